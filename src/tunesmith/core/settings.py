@@ -100,8 +100,8 @@ class FewShotSettings(Section):
 class EvaluateSettings(Section):
     """How arms are measured on the sealed test set."""
 
-    arms: list[Literal["majority", "tfidf", "zero_shot", "few_shot"]] | None = Field(
-        None, description="default: all four for classify, zero_shot and few_shot otherwise"
+    arms: list[Literal["majority", "tfidf", "lead", "zero_shot", "few_shot"]] | None = Field(
+        None, description="default: those usual for the kind of task"
     )
     metrics: list[str] = Field([], description="default: those usual for the kind of task")
     few_shot: FewShotSettings = FewShotSettings()
