@@ -1,0 +1,88 @@
+"""The two stages of the data room, without their code: what they take, what they give, what decides the result.
+
+check    the user's files -> examples, one canonical row each, and everything left out with its reason
+prepare  examples -> train, validation and sealed test rows that fit the model's context
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tunesmith.core.nouns import Kind
+from tunesmith.core.stage import Stage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSpec:
+    """How raw rows become examples."""
+
+    kind: Kind
+    text: str | None  # column with the input; None: the shape is detected from the first rows
+    label: str | None  # column with the answer
+    group: str | None  # column whose values must not straddle a split
+    labels: tuple[str, ...]  # declared classes; empty: those seen in the data
+    bad_rows: Literal["refuse", "leave_out"]
+    duplicates: Literal["leave_out", "keep"]  # same text and same answer after normalisation
+    contradictions: Literal["refuse", "leave_out"]  # same text, different answer (classify and extract)
+    min_class_rows: int  # fewer make a class small: a finding here, a policy in prepare
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckInputs:
+    source: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckOutputs:
+    examples: Path = field(metadata={"kind": "examples"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareSpec:
+    """How examples become a data set for one model."""
+
+    kind: Kind
+    labels: tuple[str, ...]  # declared classes; empty: those seen in the data
+    train: float  # shares of the rows asked for; they add up to 1
+    validation: float
+    test: float
+    salt: str  # another salt gives another placement
+    max_deviation: float  # largest allowed difference between a share and the one asked for
+    small_classes: Literal["refuse", "keep"]
+    min_class_rows: int
+    limit: int | None  # a seeded subset of this many rows
+    seed: int  # of the subset
+    max_tokens: int  # longest example, prompt and answer
+    over_long: Literal["refuse", "leave_out"]
+    system: str  # system prompt that the tokens are counted with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareInputs:
+    examples: Path
+    base: Path  # the model folder, for its tokenizer and chat template
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareOutputs:
+    dataset: Path = field(metadata={"kind": "dataset"})
+
+
+CHECK = Stage(
+    name="check",
+    version=1,
+    function="tunesmith.data.check:check",
+    spec=CheckSpec,
+    inputs=CheckInputs,
+    outputs=CheckOutputs,
+)
+PREPARE = Stage(
+    name="prepare",
+    version=1,
+    function="tunesmith.data.prepare:prepare",
+    spec=PrepareSpec,
+    inputs=PrepareInputs,
+    outputs=PrepareOutputs,
+)
