@@ -11,9 +11,9 @@ mkdir -p demo
 [ -f demo/tunesmith.yaml ] || cp examples/icd10.yaml demo/tunesmith.yaml
 cd demo
 say tunesmith check
-say tunesmith plan ${limit:+--limit "$limit"}
+say tunesmith plan ${limit:+--set data.limit="$limit"}
 code=0
 say tunesmith run ${limit:+--limit "$limit"} || code=$?
 case $code in 0 | 1 | 3) ;; *) exit "$code" ;; esac # 0 pass, 1 fail, 3 not enough evidence: each is an answer
-say tunesmith report ${limit:+--limit "$limit"}
+say tunesmith report
 if [ "$code" = 0 ] && [ -z "$limit" ]; then say tunesmith ask "Fracture of shaft of left tibia"; fi

@@ -1,0 +1,321 @@
+"""The journey as a list: each step says which stage it runs, with which spec, on what.
+
+A step's spec may need what earlier steps made (the labels, say), so it is built when its turn comes.
+Only the values a stage needs reach its spec: moving a goal's threshold never retrains.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.canonical import read_json
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.nouns import Run
+from tunesmith.core.stage import Exec, Stage
+from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
+from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateSpec, GateSpec
+from tunesmith.export.stages import BUNDLE, BundleSpec
+from tunesmith.flows import auto
+from tunesmith.flows.context import Context
+from tunesmith.metrics.catalog import usual_metrics
+from tunesmith.model.catalog import LocalModel, find
+from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.text.prompt import system_prompt
+from tunesmith.train.stages import SFT, SftSpec
+
+USUAL_ARMS: dict[str, tuple[str, ...]] = {
+    "classify": ("majority", "tfidf", "zero_shot", "few_shot"),
+    "summarize": ("lead", "zero_shot", "few_shot"),
+}
+OTHER_ARMS = ("zero_shot", "few_shot")
+WITHOUT_MODEL = ("majority", "tfidf", "lead")
+DEFAULT_LR = {"lora": 1e-3, "full": 5e-5}
+MISTAKES_SHOWN = 20
+
+
+@dataclass(kw_only=True)
+class Journey:
+    """One pass through the steps: what is known so far."""
+
+    context: Context
+    source: str  # artifact id of the user's files
+    base: LocalModel
+    runs: dict[str, Run] = field(default_factory=dict)  # by step name
+
+    def made(self, step: str, output: str) -> str:
+        return self.runs[step].outputs[output]
+
+    def folder(self, step: str, output: str) -> Path:
+        return self.context.ledger.path(self.made(step, output))
+
+    @property
+    def dataset(self) -> dict[str, Any]:
+        return read_json(self.folder("prepare", "dataset") / "dataset.json")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    name: str
+    stage: Stage
+    needs: tuple[str, ...]  # steps whose outputs it takes
+    build: Callable[[Journey], tuple[Any, dict[str, Any]]]  # -> spec, inputs
+
+
+def begin(context: Context) -> Journey:
+    """Copy the user's files into the store and find the base model; both are recorded by hash."""
+    base = find(context.settings.model, progress=context.progress)
+    context.ledger.add_external(base.artifact, base.folder)
+    return Journey(context=context, source=add_source(context), base=base)
+
+
+def add_source(context: Context) -> str:
+    """The user's files as one artifact, under their own names."""
+    names: dict[str, Path] = {}
+    for file in context.data_files:
+        if file.name in names:
+            raise InputError(
+                Problem(
+                    where="data.files",
+                    what=f"two files are called {file.name}: {names[file.name]} and {file}",
+                    fix="rename one of them",
+                )
+            )
+        if not file.is_file():
+            raise InputError(
+                Problem(where="data.files", what=f"{file} is not a file", fix="correct the path in tunesmith.yaml")
+            )
+        names[file.name] = file
+    with tempfile.TemporaryDirectory(dir=context.ledger.state) as staging:
+        for name, file in names.items():
+            try:
+                shutil.copyfile(file, Path(staging) / name)
+            except PermissionError as e:
+                raise InputError(
+                    Problem(where=str(file), what="may not be read", fix=f"chmod +r {file.name}")
+                ) from e
+        return context.ledger.add("source", Path(staging), move=True).id
+
+
+def arms(context: Context) -> tuple[str, ...]:
+    """The arms the tuned model is compared with: those asked for, and those a goal names."""
+    wanted = context.settings.evaluate.arms
+    usual = USUAL_ARMS.get(context.task.kind, OTHER_ARMS) if wanted is None else tuple(wanted)
+    named = tuple(a for g in context.goals for a in g.beats)
+    return tuple(dict.fromkeys((*usual, *named)))
+
+
+def metrics(context: Context) -> tuple[str, ...]:
+    """Goals' metrics first, then the usual ones of the kind; the first one leads the report."""
+    named = tuple(g.metric for g in context.goals if g.threshold is not None) + tuple(g.metric for g in context.goals)
+    return tuple(dict.fromkeys((*named, *context.settings.evaluate.metrics, *usual_metrics(context.task.kind))))
+
+
+def tuned_system(context: Context) -> str:
+    """Short: what the labels are, the tuned model has learnt."""
+    return system_prompt(context.task, (), list_labels=False)
+
+
+def check_step(j: Journey) -> tuple[CheckSpec, dict[str, Any]]:
+    task, data = j.context.task, j.context.settings.data
+    spec = CheckSpec(
+        kind=task.kind,
+        text=task.text,
+        label=task.label,
+        group=task.group,
+        labels=task.labels,
+        bad_rows=data.bad_rows,
+        duplicates=data.duplicates,
+        contradictions=data.contradictions,
+        min_class_rows=data.min_class_rows,
+    )
+    return spec, {"source": j.source}
+
+
+def prepare_step(j: Journey) -> tuple[PrepareSpec, dict[str, Any]]:
+    data, split = j.context.settings.data, j.context.settings.data.split
+    spec = PrepareSpec(
+        kind=j.context.task.kind,
+        labels=j.context.task.labels,
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        salt=split.salt,
+        max_deviation=split.max_deviation,
+        small_classes="keep" if data.limit else data.small_classes,  # a proof of concept makes every class small
+        min_class_rows=data.min_class_rows,
+        limit=data.limit,
+        seed=data.seed,
+        max_tokens=j.context.settings.train.max_tokens,
+        over_long=data.over_long,
+        system=tuned_system(j.context),
+    )
+    return spec, {"examples": j.made("check", "examples"), "base": j.base.artifact.id}
+
+
+def answer_step(arm: str) -> Step:
+    def build(j: Journey) -> tuple[ArmSpec, dict[str, Any]]:
+        c, evaluate = j.context, j.context.settings.evaluate
+        uses_model = arm not in WITHOUT_MODEL
+        if arm == "tuned":
+            system = tuned_system(c)
+        else:
+            system = system_prompt(c.task, j.dataset["labels"], list_labels=True) if uses_model else ""
+        few = evaluate.few_shot if arm == "few_shot" else None
+        spec = ArmSpec(
+            arm=arm,  # type: ignore[arg-type]
+            kind=c.task.kind,
+            split="test",
+            system=system,
+            few_shot_counts=tuple(few.counts) if few else (),
+            few_shot_draws=few.draws if few else 0,
+            few_shot_rows=few.rows if few else 0,
+            precision=auto.precision(c, j.base, j.dataset) if uses_model else "fp32",
+            max_new_tokens=evaluate.max_new_tokens,
+            metric=metrics(c)[0],
+            seed=evaluate.seed,
+        )
+        inputs = {
+            "dataset": j.made("prepare", "dataset"),
+            "base": j.base.artifact.id if uses_model else None,
+            "checkpoint": j.made("train", "checkpoint") if arm == "tuned" else None,
+        }
+        return spec, inputs
+
+    needs = ("prepare", "train") if arm == "tuned" else ("prepare",)
+    return Step(name=f"answer {arm}", stage=ANSWER, needs=needs, build=build)
+
+
+def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
+    c, train = j.context, j.context.settings.train
+    method = train.method
+    spec = SftSpec(
+        kind=c.task.kind,
+        method=MethodSpec(
+            kind=method.kind,
+            rank=method.rank,
+            alpha=method.alpha if method.alpha is not None else 2.0 * method.rank,
+            dropout=method.dropout,
+            targets=method.targets if isinstance(method.targets, str) else tuple(method.targets),
+        ),
+        lr=train.lr if train.lr is not None else DEFAULT_LR[method.kind],
+        epochs=float(train.epochs),
+        global_batch=train.global_batch,
+        max_tokens=train.max_tokens,
+        schedule=train.schedule,
+        warmup=float(train.warmup),
+        weight_decay=float(train.weight_decay),
+        max_grad_norm=float(train.max_grad_norm),
+        precision=auto.precision(c, j.base, j.dataset),
+        validate_times=train.validate_times,
+        validation_rows=train.validation_rows,
+        patience=train.patience,
+        metric=metrics(c)[0],
+        seed=train.seed,
+        system=tuned_system(c),
+        max_new_tokens=c.settings.evaluate.max_new_tokens,
+        base=j.base.name,
+    )
+    return spec, {"dataset": j.made("prepare", "dataset"), "base": j.base.artifact.id}
+
+
+def evaluate_step(j: Journey) -> tuple[EvaluateSpec, dict[str, Any]]:
+    c = j.context
+    spec = EvaluateSpec(
+        metrics=metrics(c),
+        confidence=0.95,
+        resamples=c.settings.evaluate.resamples,
+        mistakes=MISTAKES_SHOWN,
+        seed=c.settings.evaluate.seed,
+    )
+    answers = {arm: j.made(f"answer {arm}", "answers") for arm in (*arms(c), "tuned")}
+    return spec, {"dataset": j.made("prepare", "dataset"), "answers": answers}
+
+
+def gate_step(j: Journey) -> tuple[GateSpec, dict[str, Any]]:
+    evaluate = j.context.settings.evaluate
+    spec = GateSpec(goals=j.context.goals, resamples=evaluate.resamples, seed=evaluate.seed)
+    return spec, {"report": j.made("evaluate", "report")}
+
+
+def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
+    c = j.context
+    spec = BundleSpec(
+        name=c.name,
+        kind=c.task.kind,
+        audience=c.task.audience,
+        tone=c.task.tone,
+        system=tuned_system(c),
+        base_name=j.base.name,
+        base_artifact=j.base.artifact.id,
+        base_files={p: {"sha256": f.sha256, "bytes": f.bytes} for p, f in sorted(j.base.artifact.files.items())},
+        base_license=j.base.license,
+        precision=auto.precision(c, j.base, j.dataset),
+        max_new_tokens=c.settings.evaluate.max_new_tokens,
+    )
+    inputs = {
+        "checkpoint": j.made("train", "checkpoint"),
+        "base": j.base.artifact.id,
+        "dataset": j.made("prepare", "dataset"),
+        "report": j.made("evaluate", "report"),
+        "verdict": j.made("gate", "verdict"),
+    }
+    return spec, inputs
+
+
+def steps(context: Context) -> tuple[Step, ...]:
+    """Everything `run` does, in order."""
+    cheap = tuple(answer_step(a) for a in arms(context))
+    return (
+        Step(name="check", stage=CHECK, needs=(), build=check_step),
+        Step(name="prepare", stage=PREPARE, needs=("check",), build=prepare_step),
+        *cheap,
+        Step(name="train", stage=SFT, needs=("prepare",), build=train_step),
+        answer_step("tuned"),
+        Step(name="evaluate", stage=EVALUATE, needs=(*(s.name for s in cheap), "answer tuned"), build=evaluate_step),
+        Step(name="gate", stage=GATE, needs=("evaluate",), build=gate_step),
+        Step(name="bundle", stage=BUNDLE, needs=("gate",), build=bundle_step),
+    )
+
+
+VERBS: dict[str, Callable[[Step], bool]] = {
+    "check": lambda s: s.name == "check",
+    "prepare": lambda s: s.name in ("check", "prepare"),
+    "baselines": lambda s: s.stage is ANSWER and s.name != "answer tuned",
+    "train": lambda s: s.name == "train",
+    "evaluate": lambda s: s.name == "evaluate",
+    "gate": lambda s: s.name == "gate",
+    "bundle": lambda s: s.name == "bundle",
+    "run": lambda s: True,
+}
+
+
+def steps_for(context: Context, verb: str) -> tuple[Step, ...]:
+    """The steps a verb stands for and everything they need, in the journey's order."""
+    every = steps(context)
+    by_name = {s.name: s for s in every}
+    wanted: set[str] = set()
+
+    def add(step: Step) -> None:
+        if step.name not in wanted:
+            wanted.add(step.name)
+            for need in step.needs:
+                add(by_name[need])
+
+    for step in every:
+        if VERBS[verb](step):
+            add(step)
+    return tuple(s for s in every if s.name in wanted)
+
+
+def exec_for(journey: Journey, step: Step) -> Exec:
+    """What must not change a result; `auto` is resolved by measuring where it pays."""
+    settings = journey.context.settings.exec
+    tokens = settings.micro_batch_tokens
+    if tokens == "auto":
+        tokens = auto.micro_batch_tokens(journey.context, journey.base, journey.dataset) if step.stage is SFT else 4096
+    return Exec(micro_batch_tokens=tokens, threads=settings.threads, save_every_s=float(settings.save_every_s))
