@@ -1,0 +1,5 @@
+"""Which weights are trained: one file a method, behind one seam.
+
+In comes a base model and a MethodSpec; out goes a model with some weights trainable, and later a
+checkpoint's files. Read spec.py (no torch) first, then catalog.py.
+"""
