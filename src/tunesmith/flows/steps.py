@@ -15,6 +15,7 @@ from typing import Any
 
 from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.goals import usual_arms
 from tunesmith.core.nouns import Run
 from tunesmith.core.stage import Exec, Stage
 from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
@@ -22,17 +23,12 @@ from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateS
 from tunesmith.export.stages import BUNDLE, BundleSpec
 from tunesmith.flows import auto
 from tunesmith.flows.context import Context
-from tunesmith.metrics.catalog import usual_metrics
+from tunesmith.metrics.catalog import USUAL
 from tunesmith.model.catalog import LocalModel, find
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.stages import SFT, SftSpec
 
-USUAL_ARMS: dict[str, tuple[str, ...]] = {
-    "classify": ("majority", "tfidf", "zero_shot", "few_shot"),
-    "summarize": ("lead", "zero_shot", "few_shot"),
-}
-OTHER_ARMS = ("zero_shot", "few_shot")
 WITHOUT_MODEL = ("majority", "tfidf", "lead")
 DEFAULT_LR = {"lora": 1e-3, "full": 5e-5}
 MISTAKES_SHOWN = 20
@@ -104,7 +100,7 @@ def add_source(context: Context) -> str:
 def arms(context: Context) -> tuple[str, ...]:
     """The arms the tuned model is compared with: those asked for, and those a goal names."""
     wanted = context.settings.evaluate.arms
-    usual = USUAL_ARMS.get(context.task.kind, OTHER_ARMS) if wanted is None else tuple(wanted)
+    usual = usual_arms(context.task.kind) if wanted is None else tuple(wanted)
     named = tuple(a for g in context.goals for a in g.beats)
     return tuple(dict.fromkeys((*usual, *named)))
 
@@ -112,7 +108,7 @@ def arms(context: Context) -> tuple[str, ...]:
 def metrics(context: Context) -> tuple[str, ...]:
     """Goals' metrics first, then the usual ones of the kind; the first one leads the report."""
     named = tuple(g.metric for g in context.goals if g.threshold is not None) + tuple(g.metric for g in context.goals)
-    return tuple(dict.fromkeys((*named, *context.settings.evaluate.metrics, *usual_metrics(context.task.kind))))
+    return tuple(dict.fromkeys((*named, *context.settings.evaluate.metrics, *USUAL[context.task.kind])))
 
 
 def tuned_system(context: Context) -> str:

@@ -1,0 +1,193 @@
+"""What a run will do and cost, before it does it: steps, tokens, memory, minutes, disk.
+
+Speed comes from the ledger where this project has done the like before on this kind of machine, else
+from a probe of a step or two, remembered as a fact. Every number is a forecast and is shown beside
+what happened afterwards.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.core.canonical import read_json, read_lines
+from tunesmith.core.nouns import Row, Run
+from tunesmith.flows import auto
+from tunesmith.flows.steps import Journey, Step, steps
+from tunesmith.ledger.execute import key_of
+
+FIXED_SECONDS = {"check": 1.0, "prepare": 3.0, "evaluate": 5.0, "gate": 2.0, "bundle": 1.0}
+ARM_FIXED_SECONDS = {"majority": 0.2, "tfidf": 6.0, "lead": 0.2}
+FORWARD_SHARE = 2.5  # tokens read per second when only answering, against training
+LABELS_SHARE = 0.25  # of the labels' tokens that pruned scoring still evaluates
+WRITTEN_COST = 3.0  # a token written costs as much as so many read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedStep:
+    name: str
+    cached: bool
+    seconds: float | None  # None: nothing to say, or nothing to do
+    words: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    steps: tuple[PlannedStep, ...]
+    rows: dict[str, int]
+    tokens: int  # of all examples, once
+    optimizer_steps: int
+    tokens_per_second: float  # in training
+    precision: str
+    memory_mib: dict[str, float]  # by part
+    disk_mib: float  # what the run adds to the project
+    free_disk_mib: float
+    provable: tuple[str, ...]  # whether a test set of this size can prove each goal
+
+    @property
+    def seconds(self) -> float:
+        return sum(s.seconds or 0.0 for s in self.steps if not s.cached)
+
+    def __str__(self) -> str:
+        lines = [f"{'stage':<18} {'minutes':>8}  what"]
+        for s in self.steps:
+            time = "cached" if s.cached else "–" if s.seconds is None else f"{s.seconds / 60:.1f}"
+            lines.append(f"{s.name:<18} {time:>8}  {s.words}")
+        memory = sum(self.memory_mib.values())
+        parts = ", ".join(f"{k} {v:,.0f}" for k, v in self.memory_mib.items())
+        lines += [
+            "",
+            f"about {self.seconds / 60:.1f} minutes, {memory:,.0f} MiB of memory ({parts}), "
+            f"{self.disk_mib:,.0f} MiB of disk ({self.free_disk_mib:,.0f} free)",
+            f"{self.rows['train']:,} train, {self.rows['validation']:,} validation, {self.rows['test']:,} test rows; "
+            f"{self.tokens:,} tokens; {self.optimizer_steps} optimizer steps in {self.precision} "
+            f"at {self.tokens_per_second:,.0f} tokens/s",
+            *self.provable,
+        ]
+        return "\n".join(lines)
+
+
+def plan_steps(journey: Journey) -> Plan:
+    """For a journey on which check and prepare are done."""
+    from tunesmith.train.precision import estimate
+
+    context, dataset = journey.context, journey.dataset
+    precision = auto.precision(context, journey.base, dataset)
+    spec, _ = next(s for s in steps(context) if s.name == "train").build(journey)
+    speed = training_speed(journey, precision)
+    training = estimate(read_json(journey.base.folder / "config.json"), dataset, spec, speed)
+    planned = [planned_step(journey, step, training, speed) for step in walkable(journey)]
+    return Plan(
+        steps=tuple(planned),
+        rows=dataset["counts"],
+        tokens=dataset["tokens"]["total"],
+        optimizer_steps=training["steps"],
+        tokens_per_second=speed,
+        precision=precision,
+        memory_mib=training["memory_mib"],
+        disk_mib=training["checkpoint_mib"] * 2 + 2,
+        free_disk_mib=shutil.disk_usage(context.root).free / 2**20,
+        provable=provable(journey),
+    )
+
+
+def walkable(journey: Journey) -> list[Step]:
+    """All steps, with those already in the ledger entered into the journey so that later keys are known."""
+    found = []
+    for step in steps(journey.context):
+        found.append(step)
+        if step.name in journey.runs or any(n not in journey.runs for n in step.needs):
+            continue
+        spec, inputs = step.build(journey)
+        done = journey.context.ledger.finished(key_of(step.stage, spec, inputs))
+        if done:
+            journey.runs[step.name] = done
+    return found
+
+
+def planned_step(journey: Journey, step: Step, training: dict[str, Any], speed: float) -> PlannedStep:
+    done: Run | None = journey.runs.get(step.name)
+    seconds, words = cost(journey, step, training, speed)
+    return PlannedStep(name=step.name, cached=done is not None, seconds=None if done else seconds, words=words)
+
+
+def cost(journey: Journey, step: Step, training: dict[str, Any], speed: float) -> tuple[float | None, str]:
+    dataset = journey.dataset
+    if step.name == "train":
+        per_item = answer_tokens(journey, "tuned")
+        rows = min(journey.context.settings.train.validation_rows, dataset["counts"]["validation"])
+        validating = journey.context.settings.train.validate_times * rows * per_item / (speed * FORWARD_SHARE)
+        seconds = training["seconds"] + validating
+        return seconds, f"{training['tokens']:,} tokens in {training['steps']} steps"
+    if step.name.startswith("answer "):
+        arm = step.name.removeprefix("answer ")
+        rows = dataset["counts"]["test"]
+        if arm in ARM_FIXED_SECONDS:
+            return ARM_FIXED_SECONDS[arm], f"{rows} test rows"
+        few = journey.context.settings.evaluate.few_shot
+        tried = len(few.counts) * few.draws * min(few.rows, dataset["counts"]["validation"]) if arm == "few_shot" else 0
+        seconds = 3.0 + (rows + tried) * answer_tokens(journey, arm) / (speed * FORWARD_SHARE)
+        words = f"{rows} test rows" + (f" after {tried} tries on validation rows" if tried else "")
+        return seconds, words
+    return FIXED_SECONDS[step.name], {"check": "the raw file", "prepare": "split and token lengths"}.get(step.name, "")
+
+
+def answer_tokens(journey: Journey, arm: str) -> float:
+    """Tokens that one answer costs, reading and writing, the shared prefix apart."""
+    tokens, task = journey.dataset["tokens"], journey.context.task
+    own = tokens["prompt"]["mean"]
+    if task.kind != "classify":
+        return float(own + WRITTEN_COST * tokens["answer"]["mean"])
+    labels = len(journey.dataset["labels"]) * tokens["answer"]["mean"]
+    return float(own + tokens["answer"]["mean"] + (0 if arm == "tuned" else LABELS_SHARE * labels))
+
+
+def training_speed(journey: Journey, precision: str) -> float:
+    """Tokens a second in training: what this project last reached with this base, else a probe."""
+    context = journey.context
+    for run in context.ledger.runs(stage="sft", limit=5):
+        same = run.inputs.get("base") == journey.base.artifact.id and run.spec.get("precision") == precision
+        if same and run.metrics.get("tokens_per_s"):
+            return float(run.metrics["tokens_per_s"])
+
+    def measure() -> float:
+        from tunesmith.train.precision import tokens_per_second
+
+        context.progress(0, 1, "timing a training step")
+        spec, _ = next(s for s in steps(context) if s.name == "train").build(journey)
+        return tokens_per_second(journey.base.folder, auto.typical_tokens(journey.dataset), spec)
+
+    question = {"base": journey.base.artifact.id, "precision": precision, "method": context.settings.train.method.kind}
+    return float(auto.remembered(context, "tokens_per_second", question, measure))
+
+
+def provable(journey: Journey) -> tuple[str, ...]:
+    """Before training: could a test set of this size prove each goal at all?"""
+    from tunesmith.evaluate.power import feasibility
+
+    rows = list(read_lines(journey.folder("prepare", "dataset") / "test.jsonl", Row))
+    return tuple(
+        feasibility(
+            journey.context.goals,
+            [r.target for r in rows],
+            [r.group for r in rows],
+            labels=journey.dataset["labels"],
+        )
+    )
+
+
+def forecast(journey: Journey) -> str:
+    """After a proof of concept: what the whole would take, by this run's own speed."""
+    limited = journey.dataset
+    kept = read_json(journey.folder("check", "examples") / "check.json")["kept"]
+    used = sum(limited["counts"].values())
+    factor = kept / max(1, used)
+    seconds = 0.0
+    for name, run in journey.runs.items():
+        grows = name == "train" or name.startswith("answer ") or name in ("check", "prepare")
+        seconds += run.seconds * (factor if grows and name not in ("check",) else 1.0)
+    return (
+        f"forecast: all {kept:,} rows ({factor:.0f} times as many) would take about {seconds / 60:.0f} minutes; "
+        "more rows narrow every interval by about the square root of that factor"
+    )

@@ -1,0 +1,159 @@
+"""Walk the steps: each is answered from the ledger or executed, and only a pass moves `prod`.
+
+Running again resumes: a finished step is not repeated, a killed one continues from its saved state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.core.canonical import read_json
+from tunesmith.core.nouns import Run, Verdict
+from tunesmith.core.stage import Clock
+from tunesmith.flows.context import Context
+from tunesmith.flows.plan import Plan, forecast, plan_steps
+from tunesmith.flows.steps import Journey, Step, begin, exec_for, steps_for
+from tunesmith.ledger.execute import execute
+
+PROD = "prod"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepResult:
+    name: str
+    run: str  # run id
+    seconds: float  # what the step took when it was executed
+    planned: float | None  # what the plan said beforehand; None: the plan had nothing to say
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """What `tunesmith run` has to say."""
+
+    project: str
+    verdict: Verdict
+    steps: tuple[StepResult, ...]
+    bundle: str  # artifact id
+    prod: bool  # whether `prod` points to this bundle now
+    seconds: float
+    limit: int | None
+    forecast: str  # of the whole, after a proof of concept; else ""
+    report: str = ""  # path of the page, once it is written
+
+    @property
+    def exit_code(self) -> int:
+        return self.verdict.exit_code
+
+    def __str__(self) -> str:
+        lines = [f"{'stage':<18} {'planned':>9} {'took':>9}"]
+        for s in self.steps:
+            planned = "–" if s.planned is None else spoken(s.planned)
+            took = f"{spoken(s.seconds)}" if not s.reused else "reused"
+            lines.append(f"{s.name:<18} {planned:>9} {took:>9}")
+        lines += ["", verdict_text(self.verdict), ""]
+        if self.forecast:
+            lines.append(self.forecast)
+        if self.prod:
+            lines.append(f"bundle {self.bundle[:12]} is live as `{PROD}`")
+            lines.append('next:  tunesmith ask "..."   or   tunesmith serve')
+        elif self.limit:
+            lines.append("a proof of concept never moves `prod`")
+            lines.append("next:  tunesmith run")
+        else:
+            lines.append(f"`{PROD}` was not moved; the candidate can be tried by its id:")
+            lines.append(f"       tunesmith serve --model {self.bundle[:12]}")
+            lines.append("next:  tunesmith report   (what went wrong, and what would help)")
+        if self.report:
+            lines.append(f"report {self.report}")
+        return "\n".join(lines)
+
+
+def spoken(seconds: float) -> str:
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 60} m {whole % 60:02d} s"
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """The verdict as lines for a terminal."""
+    words = {"pass": "PASS", "fail": "FAIL", "unproven": "NOT ENOUGH EVIDENCE"}
+    marks = {"pass": "✓", "fail": "✕", "unproven": "…"}
+    lines = [words[verdict.status]]
+    for g in verdict.goals:
+        numbers = f"  {g.measured.value:.3f} ({g.measured.low:.3f} – {g.measured.high:.3f})" if g.measured else ""
+        lines.append(f"  {marks[g.status]} {g.goal}{numbers}: {g.because}")
+        if g.next:
+            lines.append(f"      {g.next}")
+    lines += [f"  ! {a}" for a in verdict.advice]
+    return "\n".join(lines)
+
+
+def walk(
+    context: Context, verb: str, *, before: Callable[[Journey, Step], None] = lambda j, s: None
+) -> Journey:
+    """Execute every step that `verb` stands for; `before` is called ahead of each."""
+    journey = begin(context)
+    for step in steps_for(context, verb):
+        before(journey, step)
+        journey.runs[step.name] = take(journey, step)
+    return journey
+
+
+def take(journey: Journey, step: Step) -> Run:
+    context = journey.context
+    spec, inputs = step.build(journey)
+
+    def progress(done: float, total: float, label: str, **facts: Any) -> None:
+        context.progress(done, total, label if label == step.name else f"{step.name}: {label}", **facts)
+
+    context.progress(0, 1, step.name)
+    return execute(
+        context.ledger,
+        step.stage,
+        spec,
+        inputs,
+        exec=exec_for(journey, step),
+        progress=progress,
+        stop=context.stop,
+    )
+
+
+def run(context: Context) -> RunResult:
+    """The whole journey, with what was planned beside what it took."""
+    clock = Clock()
+    planned: dict[str, float] = {}
+
+    def plan_when_possible(journey: Journey, step: Step) -> None:
+        if "prepare" in journey.runs and not planned:
+            planned.update({s.name: s.seconds for s in plan_steps(journey).steps if s.seconds is not None})
+
+    journey = walk(context, "run", before=plan_when_possible)
+    verdict = read_json(journey.folder("gate", "verdict") / "verdict.json", Verdict)
+    bundle = journey.made("bundle", "bundle")
+    limit = context.settings.data.limit
+    if verdict.status == "pass" and not limit and context.ledger.reference(PROD) != bundle:
+        context.ledger.move_reference(PROD, bundle, f"passed {len(verdict.goals)} goals")
+    return RunResult(
+        project=context.name,
+        verdict=verdict,
+        steps=tuple(
+            StepResult(
+                name=name, run=r.id, seconds=r.seconds, planned=planned.get(name), reused=r.reused
+            )
+            for name, r in journey.runs.items()
+        ),
+        bundle=bundle,
+        prod=context.ledger.reference(PROD) == bundle,
+        seconds=clock.seconds,
+        limit=limit,
+        forecast=forecast(journey) if limit else "",
+    )
+
+
+def plan(context: Context) -> Plan:
+    """Check and prepare (seconds, and kept), then say what the rest will cost."""
+    return plan_steps(walk(context, "prepare"))
