@@ -1,0 +1,125 @@
+"""Examples laid one after another in one row, without padding, their common beginning only once.
+
+Shapes: T tokens in the row, P of them the shared prefix, B documents (what follows the prefix) of at
+most n tokens, N supervised positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+MATH_LIMIT = 512  # keys; longer documents use the flash kernel, whose memory does not grow with n squared
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """One example as training sees it."""
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]  # whether the token at that place is one the model should have written
+    weight: float = 1.0  # of each of its tokens in the loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """Documents of the row that attend together: rows low..high, each seeing the prefix and its own past."""
+
+    low: int
+    high: int
+    prefix: int
+    bounds: tuple[tuple[int, int], ...]  # of each document in the row
+    longest: int
+    gather: Tensor | None  # [B*n] row of each padded place, counted from low; None where nothing is padded
+    scatter: Tensor | None  # [high-low] padded place of each row
+    padding: Tensor | None  # padded places that hold no row
+
+    @property
+    def flash(self) -> bool:
+        return self.prefix + self.longest > MATH_LIMIT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Packed:
+    ids_T: Tensor
+    positions_T: Tensor
+    spans: tuple[Span, ...]  # the prefix first, if there is one
+    prefix: int
+    rows_N: Tensor  # places whose next token is supervised
+    labels_N: Tensor
+    weights_N: Tensor  # float32
+    tokens: int  # real tokens of the examples, the prefix counted for each
+
+
+def shared_prefix(documents: Sequence[Document]) -> int:
+    """Tokens that all documents begin with, ending before the place that predicts the first supervised one."""
+    if len(documents) < 2:
+        return 0
+    first = documents[0].ids
+    limit = min(len(d.ids) for d in documents) - 1
+    for d in documents:
+        limit = min(limit, next((i for i, t in enumerate(d.trained) if t), len(d.ids)) - 1)
+    limit = max(limit, 0)
+    for d in documents[1:]:
+        if d.ids[:limit] != first[:limit]:
+            limit = next(i for i in range(limit) if d.ids[i] != first[i])
+    return limit
+
+
+def pack(documents: Sequence[Document], *, share_prefix: bool = True) -> Packed:
+    """The row of these documents. A token at place 0 has nothing before it, so it is never supervised."""
+    prefix = shared_prefix(documents) if share_prefix else 0
+    ids, positions = list(documents[0].ids[:prefix]), list(range(prefix))
+    rows: list[int] = []
+    labels: list[int] = []
+    weights: list[float] = []
+    bounds: list[tuple[int, int]] = []
+    for d in documents:
+        start = len(ids)
+        ids += d.ids[prefix:]
+        positions += range(prefix, len(d.ids))
+        bounds.append((start, len(ids)))
+        for place in range(max(prefix, 1), len(d.ids)):
+            if d.trained[place]:
+                rows.append(start + place - prefix - 1)
+                labels.append(d.ids[place])
+                weights.append(d.weight)
+    spans = [_span([(0, prefix)], 0)] if prefix else []
+    spans.append(_span(bounds, prefix))
+    return Packed(
+        ids_T=torch.tensor(ids),
+        positions_T=torch.tensor(positions),
+        spans=tuple(spans),
+        prefix=prefix,
+        rows_N=torch.tensor(rows, dtype=torch.long),
+        labels_N=torch.tensor(labels, dtype=torch.long),
+        weights_N=torch.tensor(weights, dtype=torch.float32),
+        tokens=sum(len(d.ids) for d in documents),
+    )
+
+
+def _span(bounds: list[tuple[int, int]], prefix: int) -> Span:
+    lengths = torch.tensor([end - start for start, end in bounds])
+    longest = int(lengths.max())
+    low, high = bounds[0][0], bounds[-1][1]
+    gather = scatter = padding = None
+    if len(bounds) > 1 and int(lengths.min()) < longest:
+        place = torch.arange(longest)
+        real = place[None, :] < lengths[:, None]  # [B, n]
+        starts = torch.tensor([start for start, _ in bounds]) - low
+        gather = torch.where(real, starts[:, None] + place[None, :], 0).flatten()
+        scatter = real.flatten().nonzero().flatten()
+        padding = (~real).flatten().nonzero().flatten()
+    return Span(
+        low=low,
+        high=high,
+        prefix=prefix,
+        bounds=tuple(bounds),
+        longest=longest,
+        gather=gather,
+        scatter=scatter,
+        padding=padding,
+    )
