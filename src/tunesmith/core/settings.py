@@ -23,13 +23,15 @@ class TaskSettings(Section):
     """What the model is for."""
 
     kind: Kind
-    text: str | None = Field(None, description="column with the input text")
-    label: str | None = Field(None, description="column with the class, summary or answer")
-    group: str | None = Field(None, description="column whose values must not straddle a split")
-    audience: str = Field("", description="for whom the answers are; feeds the default system prompt and the card")
-    tone: str = Field("", description="how the answers sound; feeds the default system prompt and the card")
-    system: str | None = Field(None, description="a system prompt of your own in place of the default")
-    labels: list[str] = Field([], description="the classes; empty: those seen in the data")
+    text: str | None = Field(default=None, description="column with the input text")
+    label: str | None = Field(default=None, description="column with the class, summary or answer")
+    group: str | None = Field(default=None, description="column whose values must not straddle a split")
+    audience: str = Field(
+        default="", description="for whom the answers are; feeds the default system prompt and the card"
+    )
+    tone: str = Field(default="", description="how the answers sound; feeds the default system prompt and the card")
+    system: str | None = Field(default=None, description="a system prompt of your own in place of the default")
+    labels: list[str] = Field(default=[], description="the classes; empty: those seen in the data")
 
 
 class SplitSettings(Section):
@@ -40,7 +42,7 @@ class SplitSettings(Section):
     test: Fraction = 0.1
     salt: str = ""
     max_deviation: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.05, description="largest allowed difference between a split's share and the one asked for"
+        default=0.05, description="largest allowed difference between a split's share and the one asked for"
     )
 
 
@@ -53,9 +55,11 @@ class DataSettings(Section):
     duplicates: Literal["leave_out", "keep"] = "leave_out"
     contradictions: Literal["refuse", "leave_out"] = "refuse"
     small_classes: Literal["refuse", "keep"] = "refuse"
-    min_class_rows: Annotated[int, Field(ge=1)] = Field(10, description="fewer rows than this make a class small")
+    min_class_rows: Annotated[int, Field(ge=1)] = Field(
+        default=10, description="fewer rows than this make a class small"
+    )
     split: SplitSettings = SplitSettings()
-    limit: Annotated[int, Field(ge=20)] | None = Field(None, description="a seeded subset of this many rows")
+    limit: Annotated[int, Field(ge=20)] | None = Field(default=None, description="a seeded subset of this many rows")
     seed: int = 0
 
 
@@ -64,9 +68,9 @@ class MethodSettings(Section):
 
     kind: Literal["lora", "full"] = "lora"
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    alpha: Annotated[float, Field(gt=0)] | None = Field(None, description="default: twice the rank")
+    alpha: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: twice the rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: str | list[str] = Field("all-linear", description="module names, or all-linear")
+    targets: str | list[str] = Field(default="all-linear", description="module names, or all-linear")
 
 
 class TrainSettings(Section):
@@ -74,18 +78,22 @@ class TrainSettings(Section):
 
     recipe: Literal["sft"] = "sft"
     method: MethodSettings = MethodSettings()
-    lr: Annotated[float, Field(gt=0)] | None = Field(None, description="default: 1e-3 for lora, 2e-5 for full")
+    lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: 1e-3 for lora, 2e-5 for full")
     epochs: Annotated[float, Field(gt=0)] = 1.0
-    global_batch: Annotated[int, Field(ge=1)] = Field(16, description="examples per optimizer step")
-    max_tokens: Annotated[int, Field(ge=16)] = Field(1024, description="longest example, prompt and answer")
+    global_batch: Annotated[int, Field(ge=1)] = Field(default=16, description="examples per optimizer step")
+    max_tokens: Annotated[int, Field(ge=16)] = Field(default=1024, description="longest example, prompt and answer")
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    warmup: Fraction = Field(0.05, description="share of the steps in which the rate rises")
+    warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    validate_times: Annotated[int, Field(ge=1)] = Field(4, description="validations, evenly over the run")
-    validation_rows: Annotated[int, Field(ge=1)] = Field(256, description="at most so many rows each time, seeded")
-    patience: Annotated[int, Field(ge=1)] | None = Field(None, description="validations without gain before stopping")
+    validate_times: Annotated[int, Field(ge=1)] = Field(default=4, description="validations, evenly over the run")
+    validation_rows: Annotated[int, Field(ge=1)] = Field(
+        default=256, description="at most so many rows each time, seeded"
+    )
+    patience: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="validations without gain before stopping"
+    )
     seed: int = 0
 
 
@@ -93,17 +101,17 @@ class FewShotSettings(Section):
     """The few-shot arm: how many examples, and which, is chosen on validation."""
 
     counts: list[Annotated[int, Field(ge=1)]] = [4, 8]
-    draws: Annotated[int, Field(ge=1)] = Field(2, description="seeded draws tried for each count")
-    rows: Annotated[int, Field(ge=1)] = Field(64, description="validation rows used for the choice")
+    draws: Annotated[int, Field(ge=1)] = Field(default=2, description="seeded draws tried for each count")
+    rows: Annotated[int, Field(ge=1)] = Field(default=64, description="validation rows used for the choice")
 
 
 class EvaluateSettings(Section):
     """How arms are measured on the sealed test set."""
 
     arms: list[Literal["majority", "tfidf", "lead", "zero_shot", "few_shot"]] | None = Field(
-        None, description="default: those usual for the kind of task"
+        default=None, description="default: those usual for the kind of task"
     )
-    metrics: list[str] = Field([], description="default: those usual for the kind of task")
+    metrics: list[str] = Field(default=[], description="default: those usual for the kind of task")
     few_shot: FewShotSettings = FewShotSettings()
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     max_new_tokens: Annotated[int, Field(ge=1)] = 128
@@ -127,8 +135,8 @@ class ServeSettings(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8471
     max_queue: Annotated[int, Field(ge=1)] = 64
     max_batch: Annotated[int, Field(ge=1)] = 8
-    max_tokens: Annotated[int, Field(ge=1)] = Field(1024, description="most tokens one request may ask for")
-    store_content: bool = Field(False, description="keep prompts and answers in the traces")
+    max_tokens: Annotated[int, Field(ge=1)] = Field(default=1024, description="most tokens one request may ask for")
+    store_content: bool = Field(default=False, description="keep prompts and answers in the traces")
 
 
 class ExecSettings(Section):
@@ -144,13 +152,13 @@ class Settings(Section):
 
     task: TaskSettings
     data: DataSettings
-    model: str = Field("smollm2-135m-instruct", description="a catalogue name, a local folder, or a hub name")
+    model: str = Field(default="smollm2-135m-instruct", description="a catalogue name, a local folder, or a hub name")
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     goals: list[str | GoalSettings] = []
     serve: ServeSettings = ServeSettings()
     exec: ExecSettings = ExecSettings()
-    extends: str | None = Field(None, description="another project file whose values these override")
+    extends: str | None = Field(default=None, description="another project file whose values these override")
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,0 +1,186 @@
+"""What no single value of the project file can tell: values that must fit each other, and files.
+
+Each check is a generator of problems; it is skipped where a value it rests on is already known to
+be wrong, so that one mistake gives one message.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tunesmith.core import goals as goal_words
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.nouns import Task
+from tunesmith.core.setting_errors import KeyPath, dotted, node_at
+from tunesmith.core.settings import Settings
+from tunesmith.core.strict_yaml import Node
+
+COLUMNAR = (".csv", ".tsv")
+NEEDS_COLUMNS = {"classify": ("text", "label"), "extract": ("text", "label"), "summarize": ("text", "label"),
+                 "instruct": ("text", "label"), "domain": ("text",)}  # fmt: skip
+
+
+def check(settings: Settings, tree: Node, folder: Path, wrong: set[KeyPath]) -> list[Problem]:
+    """Every problem between values. `tree` gives places, `wrong` the paths already complained about."""
+    project = _Checked(settings=settings, tree=tree, folder=folder, wrong=wrong)
+    return [
+        *_columns(project),
+        *_labels(project),
+        *_split(project),
+        *_data_files(project),
+        *_arms(project),
+        *_metrics(project),
+        *_goals(project),
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Checked:
+    settings: Settings
+    tree: Node
+    folder: Path
+    wrong: set[KeyPath]
+
+    def sound(self, *paths: KeyPath) -> bool:
+        """Whether none of these values, nor the sections they are in, is already known to be wrong."""
+        return not any(w == path[: len(w)] or path == w[: len(path)] for path in paths for w in self.wrong)
+
+    def kept(self, path: KeyPath) -> list[int]:
+        """Positions in the file of the list items that were right and so are in the settings."""
+        items = node_at(self.tree, path).value
+        return [i for i in range(len(items)) if (*path, i) not in self.wrong] if isinstance(items, list) else []
+
+    def problem(self, path: KeyPath, what: str, fix: str = "") -> Problem:
+        node = node_at(self.tree, path)
+        return Problem(where=str(node.place), what=what, fix=fix)
+
+
+def _columns(project: _Checked) -> Iterator[Problem]:
+    task, names = project.settings.task, project.settings.data.files
+    columnar = [n for n in names if n.lower().endswith(COLUMNAR)]
+    if not columnar or not project.sound(("task", "kind"), ("data", "files")):
+        return
+    for name in NEEDS_COLUMNS.get(task.kind, ()):
+        if getattr(task, name) is None and project.sound(("task", name)):
+            what = f"task.{name} is missing: {columnar[0]} has columns, and a {task.kind} task must know which one"
+            yield project.problem(("task", name), what, f"{name}: COLUMN")
+    said = {n: getattr(task, n) for n in ("text", "label", "group") if getattr(task, n) is not None}
+    for name, column in said.items():
+        twin = next((n for n in said if n != name and said[n] == column), None)
+        if name != "text" and twin == "text":
+            yield project.problem(("task", name), f"task.{name} and task.text name the same column, {column}")
+
+
+def _labels(project: _Checked) -> Iterator[Problem]:
+    labels, kind = project.settings.task.labels, project.settings.task.kind
+    if not labels or not project.sound(("task", "labels"), ("task", "kind")):
+        return
+    if kind != "classify":
+        yield project.problem(("task", "labels"), f"task.labels means nothing for a {kind} task", "remove it")
+        return
+    for i, label in enumerate(labels):
+        if not label.strip():
+            yield project.problem(("task", "labels", i), f"task.labels[{i}] is empty", "name the class or remove it")
+        elif label in labels[:i]:
+            yield project.problem(("task", "labels", i), f'task.labels names "{label}" twice', "remove one")
+    if len(labels) == 1:
+        yield project.problem(("task", "labels"), "task.labels names one class; telling apart takes two")
+
+
+def _split(project: _Checked) -> Iterator[Problem]:
+    split = project.settings.data.split
+    shares = {"train": split.train, "validation": split.validation, "test": split.test}
+    if not project.sound(*(("data", "split", name) for name in shares)):
+        return
+    for name, share in shares.items():
+        if share == 0:
+            what = f"data.split.{name} is 0; every split needs rows"
+            yield project.problem(("data", "split", name), what, "give it a share such as 0.1")
+    total = sum(shares.values())
+    if abs(total - 1) > 1e-9:
+        said = " + ".join(f"{share:g}" for share in shares.values())
+        what = f"the shares of data.split are {said} = {total:g}; they must sum to 1"
+        yield project.problem(("data", "split"), what, "set train, validation and test together")
+
+
+def _data_files(project: _Checked) -> Iterator[Problem]:
+    if not project.sound(("data",)) and ("data", "files") in project.wrong:
+        return
+    seen: dict[str, str] = {}
+    for i, name in zip(project.kept(("data", "files")), project.settings.data.files, strict=False):
+        why, fix = _file_problem(project.folder / name, name)
+        if why:
+            yield project.problem(("data", "files", i), why, fix)
+        base = Path(name).name
+        if base in seen:
+            other = seen[base]
+            what = f"{name} is named twice" if other == name else f"{other} and {name} have the same file name"
+            yield project.problem(("data", "files", i), what, "remove or rename one")
+        seen[base] = name
+
+
+def _file_problem(path: Path, name: str) -> tuple[str, str]:
+    if not name.strip():
+        return "a data file's name is empty", "name a file"
+    try:
+        if path.is_dir():
+            return f"data file {name} is a folder", f"name the files in it: {name.rstrip('/')}/FILE"
+        if not path.exists():
+            if os.path.lexists(path):
+                return f"data file {name} is a link to nothing", "mend or replace the link"
+            what = f"data file {name} does not exist"
+            near = (
+                goal_words.nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else ""
+            )
+            return what, f"did you mean {near}?" if near else f"looked for {path}"
+        if not path.is_file():
+            return f"data file {name} is not a regular file", "name a file"
+        if not os.access(path, os.R_OK):
+            return f"data file {name} cannot be read", "check its permissions"
+    except (OSError, ValueError) as e:  # a name longer than the system allows, a folder we may not enter
+        return f"data file {name[:80]} cannot be opened: {getattr(e, 'strerror', None) or e}", "check the name"
+    return "", ""
+
+
+def _arms(project: _Checked) -> Iterator[Problem]:
+    arms, kind = project.settings.evaluate.arms, project.settings.task.kind
+    path = ("evaluate", "arms")
+    if arms is None or not project.sound(("task", "kind")):
+        return
+    seen: set[str] = set()
+    for i, arm in zip(project.kept(path), arms, strict=False):
+        if arm in seen:
+            yield project.problem((*path, i), f"evaluate.arms names {arm} twice", "remove one")
+        seen.add(arm)
+        if arm in goal_words.CLASSIFIERS and kind != "classify":
+            usable = ", ".join(goal_words.usual_arms(kind))
+            yield project.problem((*path, i), f"{arm} is a classifier; a {kind} task has no classes", f"use {usable}")
+
+
+def _metrics(project: _Checked) -> Iterator[Problem]:
+    path = ("evaluate", "metrics")
+    if not project.sound(("task", "kind")):
+        return
+    for i, name in zip(project.kept(path), project.settings.evaluate.metrics, strict=False):
+        if found := goal_words.metric_problem(name, project.settings.task.kind):
+            yield project.problem((*path, i), *found)
+
+
+def _goals(project: _Checked) -> Iterator[Problem]:
+    """Goals are parsed one by one, so that each keeps its own place."""
+    if not project.sound(("task", "kind"), ("evaluate", "arms")):
+        return
+    said = project.settings.task
+    task = Task(kind=said.kind, group=said.group, labels=tuple(said.labels))
+    arms = project.settings.evaluate.arms
+    compared = goal_words.usual_arms(task.kind) if arms is None else arms
+    try:
+        goal_words.parse_goals(project.settings.goals, task, compared)
+    except InputError as e:
+        kept = project.kept(("goals",))
+        for problem in e.problems:
+            path = ("goals", kept[int(problem.where[6:-1])])
+            yield project.problem(path, f"{dotted(path)}: {problem.what}", problem.fix)
