@@ -86,9 +86,19 @@ def dataset_facts(ledger: Ledger, artifact: str) -> dict[str, Any]:
     return read_json(ledger.path(artifact) / "dataset.json")
 
 
-def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str, planned: dict[str, float]) -> dict[str, Any]:
-    """Everything web/report.py draws. `planned` is seconds by step name, as the plan said them."""
+def planned_seconds(ledger: Ledger, dataset: str) -> dict[str, float]:
+    """Seconds by step, as the first plan that named the step said them for this data set."""
+    found: dict[str, float] = {}
+    for note in ledger.notes("plan"):
+        if note["dataset"] == dataset:
+            found = {**note["seconds"], **found}
+    return found
+
+
+def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -> dict[str, Any]:
+    """Everything web/report.py draws."""
     t = trail(ledger, gate)
+    planned = planned_seconds(ledger, t.evaluate.inputs["dataset"])
     folder = {name: ledger.path(artifact) for name, artifact in artifacts(t).items()}
     dataset = read_json(folder["dataset"] / "dataset.json")
     check = read_json(folder["examples"] / "check.json")

@@ -130,6 +130,9 @@ def run(context: Context) -> RunResult:
     def plan_when_possible(journey: Journey, step: Step) -> None:
         if "prepare" in journey.runs and not planned:
             planned.update({s.name: s.seconds for s in plan_steps(journey).steps if s.seconds is not None})
+            if planned:
+                dataset = journey.made("prepare", "dataset")
+                context.ledger.note("plan", {"dataset": dataset, "seconds": planned})
 
     journey = walk(context, "run", before=plan_when_possible)
     verdict = read_json(journey.folder("gate", "verdict") / "verdict.json", Verdict)

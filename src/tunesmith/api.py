@@ -1,0 +1,310 @@
+"""`Project`: one thin method a verb. Each opens what it needs, calls one flow, returns a noun."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tunesmith.core import project_file
+from tunesmith.core.canonical import read_json, read_lines, write_atomic
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.nouns import Answer, Message, Row, Run, Verdict
+from tunesmith.core.project_file import ProjectFile
+from tunesmith.core.stage import no_progress
+from tunesmith.flows import compare, page
+from tunesmith.flows.context import Context
+from tunesmith.flows.plan import Plan
+from tunesmith.ledger.ledger import Ledger
+
+if TYPE_CHECKING:
+    from tunesmith.flows.run import RunResult
+    from tunesmith.serve.bundle import LoadedBundle
+
+STATE = ".tunesmith"
+REPORT = "report.html"
+PROD = "prod"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What is in the data, what is wrong with it and how it will be split."""
+
+    facts: dict[str, Any]  # check.json
+    dataset: dict[str, Any] | None  # dataset.json, where the split could be made
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        from tunesmith.flows.words import checked_words
+
+        return checked_words(self.facts, self.dataset, self.warnings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportPage:
+    """The page of a run and the facts on it."""
+
+    path: Path
+    facts: dict[str, Any]  # verdict, goals, arms, ... as `report --json` prints them
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        rows = "".join(
+            f"<tr><td>{escape(g['goal'])}</td><td>{escape(g['status'])}</td><td>{escape(g['because'])}</td></tr>"
+            for g in self.facts["goals"]
+        )
+        return f"<p><b>{escape(self.facts['verdict'])}</b> · {escape(str(self.path))}</p><table>{rows}</table>"
+
+
+class Project:
+    """A folder with `tunesmith.yaml`, data, and `.tunesmith/`, where everything it has learnt is kept."""
+
+    def __init__(
+        self,
+        file: ProjectFile,
+        overrides: Sequence[str] = (),
+        *,
+        progress: Callable[..., None] = no_progress,
+        stop: threading.Event | None = None,
+    ):
+        self.file = file
+        self._overrides = tuple(overrides)
+        self.root = file.folder
+        self._progress = progress
+        self._stop = stop or threading.Event()
+
+    def __repr__(self) -> str:
+        return f"Project({str(self.root)!r}, {self.file.settings.task.kind})"
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path | None = None,
+        overrides: Sequence[str] = (),
+        *,
+        progress: Callable[..., None] = no_progress,
+        stop: threading.Event | None = None,
+    ) -> Project:
+        """The project at `path`, or the nearest one above the current folder. `overrides`: "train.lr=1e-4"."""
+        found = project_file.find_project(Path.cwd() if path is None else Path(path))
+        return cls(project_file.load(found, overrides), overrides, progress=progress, stop=stop)
+
+    @classmethod
+    def create(cls, path: str | Path, *, data: Any, kind: str, **said: Any) -> Project:
+        """A new project folder. `data`: a file or several, a DataFrame, a `datasets.Dataset` or a list of
+        dicts; `said`: text, label, group, model, goals, audience, tone."""
+        from tunesmith.flows.create import create
+
+        create(Path(path), data=data, kind=kind, **said)
+        return cls.open(path)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        return Ledger.open(self.root / STATE)
+
+    @cached_property
+    def context(self) -> Context:
+        return self._context(self.file)
+
+    def _context(self, file: ProjectFile) -> Context:
+        return Context(
+            root=self.root,
+            settings=file.settings,
+            task=file.task(),
+            goals=file.goals(),
+            ledger=self.ledger,
+            progress=self._progress,
+            stop=self._stop,
+        )
+
+    # The journey, stage by stage
+
+    def check(self) -> Checked:
+        """What is in the data, what is wrong with it, how it will be split, what it can prove."""
+        from tunesmith.flows.run import walk
+
+        journey = walk(self.context, "check")
+        facts = read_json(journey.folder("check", "examples") / "check.json")
+        prepared = walk(self.context, "prepare")
+        return Checked(facts=facts, dataset=prepared.dataset, warnings=self.warnings())
+
+    def warnings(self) -> tuple[str, ...]:
+        return tuple(self.file.warnings())
+
+    def plan(self) -> Plan:
+        """Stages, examples, tokens, steps, memory, minutes, disk; what is cached already."""
+        from tunesmith.flows.run import plan
+
+        return plan(self.context)
+
+    def prepare(self) -> Run:
+        return self._last("prepare", "prepare")
+
+    def baselines(self) -> list[Run]:
+        from tunesmith.flows.run import walk
+
+        return [r for name, r in walk(self.context, "baselines").runs.items() if name.startswith("answer ")]
+
+    def train(self) -> Run:
+        return self._last("train", "train")
+
+    def evaluate(self) -> Run:
+        return self._last("evaluate", "evaluate")
+
+    def gate(self) -> Verdict:
+        run = self._last("gate", "gate")
+        verdict: Verdict = read_json(self.ledger.path(run.outputs["verdict"]) / "verdict.json", Verdict)
+        return verdict
+
+    def bundle(self) -> Run:
+        return self._last("bundle", "bundle")
+
+    def _last(self, verb: str, step: str) -> Run:
+        from tunesmith.flows.run import walk
+
+        return walk(self.context, verb).runs[step]
+
+    def run(self, limit: int | None = None) -> RunResult:
+        """The whole journey. `limit`: a proof of concept on a seeded subset of so many rows first."""
+        from dataclasses import replace
+
+        from tunesmith.flows.run import run
+
+        context = self.context
+        if limit is not None:
+            context = self._context(project_file.load(self.file.path, [*self._overrides, f"data.limit={limit}"]))
+        result = run(context)
+        return replace(result, report=str(self.report().path))
+
+    def report(self, run: str | None = None) -> ReportPage:
+        """Write the page of the latest verdict (or of gate run `run`) and say where it is."""
+        from tunesmith.web.report import report_page
+
+        gate = page.latest_gate(self.ledger) if run is None else self.ledger.run(run)
+        if gate.stage != "gate":
+            raise InputError(
+                Problem(where=run or "", what=f"is a {gate.stage} run, not a verdict", fix="tunesmith runs --stage gate")
+            )
+        facts = page.page_facts(
+            self.ledger, gate, project=self.root.resolve().name, settings_text=config_text(self.config())
+        )
+        path = self.root / REPORT
+        write_atomic(path, report_page(facts).encode("utf-8"))
+        return ReportPage(path=path, facts=page.report_json(facts))
+
+    # The model that came out
+
+    def model(self, name: str = PROD) -> LoadedBundle:
+        """The bundle behind an alias, or with an id (or its beginning), loaded and checked."""
+        from tunesmith.serve.bundle import LoadedBundle
+
+        bundle = self._bundle_id(name)
+        folder = self.ledger.path(bundle)
+        base = self.ledger.path(read_json(folder / "tunesmith.json")["base"]["artifact"])
+        return LoadedBundle.load(folder, base, id=bundle)
+
+    def _bundle_id(self, name: str) -> str:
+        target = self.ledger.reference(name)
+        if target:
+            return target
+        artifact = self.ledger.find_artifact(name)
+        if artifact and artifact.kind == "bundle":
+            return artifact.id
+        if name == PROD:
+            fix = "tunesmith run; a candidate that did not pass can be named by its id (tunesmith runs --stage bundle)"
+            raise InputError(Problem(where=PROD, what="no model has passed its goals yet", fix=fix))
+        raise InputError(Problem(where=name, what="no alias or bundle has this name", fix="tunesmith runs --stage bundle"))
+
+    def ask(self, text: str, model: str = PROD) -> Answer:
+        from tunesmith.serve.ask import ask
+
+        return ask(self.model(model), [Message(role="user", content=text)])
+
+    def predict(self, file: str | Path, out: str | Path, model: str = PROD) -> Any:
+        """Answer every row of `file` into `out` (label, confidence); goes on where it was stopped."""
+        from tunesmith.serve.predict import predict_file
+
+        return predict_file(
+            self.model(model),
+            Path(file),
+            Path(out),
+            text=self.file.settings.task.text,
+            progress=self._progress,
+            stop=self._stop,
+        )
+
+    def serve(self, model: str = PROD, host: str | None = None, port: int | None = None) -> None:
+        """Answer over HTTP until stopped."""
+        from tunesmith.serve.server import listen
+
+        settings = self.file.settings.serve
+        listen(
+            lambda: {model: self.model(model)},
+            host=host or settings.host,
+            port=settings.port if port is None else port,
+            traces=self.root / STATE / "traces.db",
+            settings=settings,
+        )
+
+    # Looking things up
+
+    def tokens(self, place: str) -> Any:
+        """One example's tokens with the trained ones marked. `place`: FILE:LINE of the raw file."""
+        from tunesmith.flows.run import walk
+        from tunesmith.flows.steps import tuned_system
+        from tunesmith.text.render import Renderer
+        from tunesmith.text.view import view
+
+        file, _, line = place.rpartition(":")
+        if not file or not line.isdigit():
+            raise InputError(Problem(where=place, what="is not FILE:LINE", fix="tunesmith tokens diagnoses.csv:12"))
+        journey = walk(self.context, "prepare")
+        renderer = Renderer.load(journey.base.folder, system=tuned_system(self.context))
+        folder = journey.folder("prepare", "dataset")
+        for split in ("train", "validation", "test"):
+            for row in read_lines(folder / f"{split}.jsonl", Row):
+                if row.file == Path(file).name and row.line == int(line):
+                    return view(renderer, row.messages, row.target)
+        raise InputError(
+            Problem(where=place, what="no row of the data set starts there", fix="tunesmith check names the rows left out")
+        )
+
+    def runs(self, stage: str | None = None, limit: int | None = 50) -> list[Run]:
+        return self.ledger.runs(stage=stage, limit=limit)
+
+    def show(self, name: str) -> dict[str, Any]:
+        return compare.show(self.ledger, name)
+
+    def diff(self, a: str, b: str) -> compare.Differences:
+        return compare.diff(self.ledger, a, b)
+
+    def lineage(self, name: str) -> Any:
+        from tunesmith.ledger.lineage import lineage
+
+        return lineage(self.ledger, self.ledger.reference(name) or name)
+
+    def config(self) -> list[tuple[str, Any, str]]:
+        """Every setting with its value and where it was said."""
+        return self.file.resolved()
+
+    def doctor(self) -> Any:
+        from tunesmith.ledger.doctor import doctor
+
+        return doctor(self.ledger)
+
+    def backup(self, dest: str | Path) -> Any:
+        from tunesmith.ledger.backup import backup
+
+        return backup(self.ledger, Path(dest))
+
+
+def config_text(resolved: list[tuple[str, Any, str]]) -> str:
+    """Settings that differ from their defaults, one a line, with where each was said."""
+    return "\n".join(f"{key}: {value}  # {origin}" for key, value, origin in resolved if origin != "default")
