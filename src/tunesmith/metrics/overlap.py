@@ -47,7 +47,15 @@ class UnicodeTokenizer:
 def _stands_alone(character: str) -> bool:
     """Scripts written without spaces between words: Han, Hiragana, Katakana, Thai, Lao, Khmer, Burmese."""
     c = ord(character)
-    spans = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFF))
+    spans = (
+        (0x0E00, 0x0EFF),
+        (0x1000, 0x109F),
+        (0x1780, 0x17FF),
+        (0x3040, 0x30FF),
+        (0x3400, 0x9FFF),
+        (0xF900, 0xFAFF),
+        (0x20000, 0x3FFFF),
+    )
     return any(low <= c <= high for low, high in spans) and unicodedata.category(character)[0] in "LN"
 
 
@@ -124,7 +132,7 @@ def bleu(items: Items) -> Sums:
     totals_of_target = np.maximum(average[1] - np.arange(BLEU_ORDER), 0.0)
     worst = np.concatenate([average[:2], np.zeros(BLEU_ORDER), average[2 + BLEU_ORDER :]])
     best = np.concatenate([average[[1, 1]], totals_of_target, totals_of_target])
-    return Sums(per_item=per_item, value=bleu_of_totals, worst=lambda _: worst, best=lambda _: best)
+    return Sums(per_item=per_item, value=bleu_of_totals, worst=lambda _: worst, best=lambda _: best, highest=100.0)
 
 
 def bleu_of_totals(totals: Array) -> Array:
@@ -153,7 +161,7 @@ def chrf(items: Items) -> Sums:
     wanted = average[CHRF_ORDER : 2 * CHRF_ORDER]
     worst = np.concatenate([average[: 2 * CHRF_ORDER], np.zeros(CHRF_ORDER)])
     best = np.concatenate([wanted, wanted, wanted])
-    return Sums(per_item=per_item, value=chrf_of_totals, worst=lambda _: worst, best=lambda _: best)
+    return Sums(per_item=per_item, value=chrf_of_totals, worst=lambda _: worst, best=lambda _: best, highest=100.0)
 
 
 def _character_counts(target: str, answer: str) -> list[int]:

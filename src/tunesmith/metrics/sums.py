@@ -60,6 +60,7 @@ class Sums:
     value: Callable[[Array], Array]  # (..., K) totals -> (...) scores
     worst: Callable[[Array], Array]  # (K,) totals -> (K,) the one more item that would hurt the score most
     best: Callable[[Array], Array]  # (K,) totals -> (K,) the one more item that would help it most
+    highest: float = 1.0  # best possible score; the worst is 0
 
     @property
     def score(self) -> float:
@@ -79,4 +80,5 @@ def mean_of(scores: Sequence[float] | Array, *, highest: float = 1.0) -> Sums:
         value=lambda totals: divide(totals[..., 0], totals[..., 1]),
         worst=lambda totals: np.array([0.0, 1.0]),
         best=lambda totals: np.array([highest, 1.0]),
+        highest=highest,
     )
