@@ -1,0 +1,301 @@
+"""Messages to token ids and loss mask: the one renderer of training, evaluation and serving.
+
+    renderer = Renderer.load(folder, system="You are ...")
+    renderer.prompt(messages)            ids up to where the answer begins
+    renderer.answer(target)              ids of the answer, stop token last
+    renderer.render(messages, target)    both, and which tokens are trained
+
+A prompt's ids are those of transformers' apply_chat_template, as long as no message holds the string of a
+special token; such strings are text here, never tokens. An answer is encoded apart from its prompt, because
+that is how a served model meets it: so what was trained is what is served, also where a tokenizer would
+have merged across the border.
+
+Peculiar templates (see layout.py for how they are recognised):
+- no system role (Gemma, early Mistral): the system prompt opens the first user turn;
+- a system prompt of the template's own when none is given (SmolLM2, Qwen2.5): it stays, as in transformers,
+  and `own_system` in describe() shows it, so give one;
+- earlier turns that change when later ones follow (Qwen3 drops its thoughts, early Mistral moves the system
+  prompt): earlier assistant turns are context, only the last answer is trained ("trains" in describe());
+- thinking models get enable_thinking=False: targets are final answers;
+- no chat template at all (base models): the plain layout in template.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import DataError
+from tunesmith.core.nouns import Message
+from tunesmith.text import receipt
+from tunesmith.text.layout import KEPT, Layout, find_layout, fold_system
+from tunesmith.text.template import PLAIN, ChatTemplate, TemplateRefusal
+from tunesmith.text.tokenizer import Tokenizer, read_template
+
+MARKS = "".join(map(chr, range(0xFDD0, 0xFDEF)))  # noncharacters: Unicode keeps them for a program's own use
+_MARKS = re.compile(f"[{MARKS}]")
+NEUTRAL = ("\n", ":", ".", "]", ">", "a")  # contexts for an answer that would merge with the prompt's end
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """ids[i] is trained where trained[i]; the answer, stop token last, is at the end and always trained."""
+
+    ids: tuple[int, ...]
+    trained: tuple[bool, ...]
+
+
+class Renderer:
+    """Made with `Renderer.load`. Immutable; safe to use from several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, *, system: str, has_template: bool, where: str):
+        self.tokenizer = tokenizer
+        self.system = system
+        self.layout: Layout = find_layout(template, tokenizer, where=where)
+        self.stop_id: int = tokenizer.specials.get(self.layout.stop, tokenizer.eos_id)
+        self.stop_ids: frozenset[int] = frozenset({self.stop_id, *tokenizer.eos_ids})
+        self.pad_id: int = tokenizer.pad_id
+        self.vocab_size: int = tokenizer.vocab_size
+        self.template_sha256: str = template.sha256
+        self._template = template
+        self._has_template = has_template
+        self._kept = KEPT[self.layout.kept]
+        self._context = tokenizer.respell(self.layout.context)
+        self._contexts = [(c, tokenizer.encode(c)) for c in (self._context, *NEUTRAL)]
+        context_ids = [i for i in self._contexts[0][1] if i not in tokenizer.special_ids]
+        self._context_text = tokenizer.decode(context_ids)
+        self._context_ids = context_ids if self._context_text else []
+        self._answer = lru_cache(maxsize=4096)(self._encode_answer)  # a classifier has few answers, and many rows
+
+    @classmethod
+    def load(cls, folder: Path, *, system: str = "") -> Renderer:
+        """`system` is the system prompt of conversations that carry none. Raises ModelError."""
+        tokenizer = Tokenizer.load(folder)
+        found = read_template(folder)
+        source, where = found or (PLAIN, str(folder))
+        template = ChatTemplate(source, {"bos_token": "", "eos_token": "", **tokenizer.names}, where=where)
+        return cls(tokenizer, template, system=system, has_template=found is not None, where=where)
+
+    # -- one example ------------------------------------------------------------------------------------
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids up to where the assistant's answer begins. No messages: what plain text begins with.
+
+        Raises DataError when the template refuses the conversation or would leave some of it out.
+        """
+        if not messages:
+            return list(self.tokenizer.bos_ids)
+        return self.tokenizer.encode(self._spell(messages))
+
+    def answer(self, target: str) -> list[int]:
+        """Ids of the answer as a served model should write it, stop token last."""
+        return list(self._answer(target))
+
+    def render(self, messages: Sequence[Message], target: str) -> Rendered:
+        """prompt + answer. Trained: the answer and every earlier assistant turn, each with its stop token.
+
+        Without messages: plain text and the end of sequence, all trained (a begin-of-sequence token has nothing
+        before it to be predicted from).
+        """
+        if not messages:
+            return self._plain(self.tokenizer.encode(target))
+        if self._trains_earlier(messages):
+            ids, trained = self._masked(messages)
+        else:
+            ids = self.prompt(messages)
+            trained = [False] * len(ids)
+        return _join(ids, trained, self._answer(target))
+
+    def render_many(self, examples: Iterable[tuple[Sequence[Message], str]]) -> list[Rendered]:
+        """`render` of each, several times faster: prompts are encoded as one batch."""
+        examples = list(examples)
+        texts: list[str] = []
+        for messages, target in examples:
+            if not messages:
+                texts.append(target)
+            elif not self._trains_earlier(messages):
+                texts.append(self._spell(messages))
+        encoded = iter(self.tokenizer.encode_many(texts))
+        rendered = []
+        for messages, target in examples:
+            if not messages:
+                rendered.append(self._plain(next(encoded)))
+            elif self._trains_earlier(messages):
+                rendered.append(self.render(messages, target))
+            else:
+                ids = next(encoded)
+                rendered.append(_join(ids, [False] * len(ids), self._answer(target)))
+        return rendered
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of answer ids, up to the first stop token; special tokens and the template's own white space
+        round an answer left out. `decode(answer(text)) == text` but for white space that the template strips."""
+        end = next((i for i, id in enumerate(ids) if id in self.stop_ids), len(ids))
+        text = self.tokenizer.decode([*self._context_ids, *ids[:end]])  # a decoder may treat a text's start apart
+        text = text[len(self._context_text) :].removeprefix(self.layout.lead)
+        return text.removesuffix(self.layout.tail) if end < len(ids) else text
+
+    # -- the receipt ------------------------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """What travels with a checkpoint: enough to see later that prompts still become the same tokens."""
+        layout = self.layout
+        return {
+            "system": self.system,
+            "template_sha256": self.template_sha256,
+            "tokenizer_sha256": self.tokenizer.sha256,
+            "stop_id": self.stop_id,
+            "stop": layout.stop,
+            "layout": "the model's chat template" if self._has_template else "plain: the model has no chat template",
+            "prompt_ends": layout.ends,
+            "answer_kept": layout.kept,
+            "system_role": "opens the first user turn" if layout.folds_system else "the template's own",
+            "own_system": layout.own_system,
+            "trains": "every assistant turn" if all(layout.history) else "the last answer, where earlier turns change",
+            "receipt": receipt.issue(self),
+        }
+
+    def check(self, description: dict[str, Any], *, where: str) -> None:
+        """Raises ReceiptError, naming the first token that differs, when the probes no longer become the tokens of
+        `description` (another renderer's describe()). `where` is what carries the description, for the message."""
+        receipt.check(self, description, where=where)
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _plain(self, text_ids: list[int]) -> Rendered:
+        before = self.tokenizer.bos_ids
+        ids = (*before, *text_ids, self.tokenizer.eos_id)
+        return Rendered(ids, (False,) * len(before) + (True,) * (len(ids) - len(before)))
+
+    def _encode_answer(self, target: str) -> tuple[int, ...]:
+        text = self.layout.lead + self._kept(target) + self.layout.tail
+        chosen: list[int] | None = None
+        for context, context_ids in self._contexts:
+            ids = self.tokenizer.encode(context + text)
+            if ids[: len(context_ids)] != context_ids:
+                continue  # the tokenizer merged across the border
+            ids = ids[len(context_ids) :]
+            chosen = chosen or ids
+            if not text[:1].isspace() or self.decode([*ids, self.stop_id]) == self._kept(target):
+                chosen = ids
+                break
+        if chosen is None:
+            chosen = self.tokenizer.encode(text)
+        return (*chosen, self.stop_id)
+
+    def _trains_earlier(self, messages: Sequence[Message]) -> bool:
+        with_system = bool(self.system) or messages[0].role == "system"
+        return self.layout.history[with_system] and any(m.role == "assistant" for m in messages)
+
+    def _complete(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with its system prompt, in the roles that the template takes."""
+        complete = list(messages)
+        if self.system and messages[0].role != "system":
+            complete.insert(0, Message(role="system", content=self.system))
+        return fold_system(complete) if self.layout.folds_system else complete
+
+    def _spell(self, messages: Sequence[Message]) -> str:
+        """The prompt's text, ready for Tokenizer.encode."""
+        complete = self._complete(messages)
+        mark, _, _ = _unused(complete)
+        broken = [self._break(m.content, mark) for m in complete]
+        text = self._write(complete, broken)
+        for m, content in zip(complete, broken, strict=True):
+            if m.role != "assistant" and content.strip() not in text:
+                raise DataError(
+                    f"the chat template leaves out what the {m.role} says: {m.content[:60]!r}",
+                    where="messages",
+                    fix=f"leave the {m.role} turn out, or put a chat template that writes it into the model folder",
+                )
+        return self.tokenizer.respell(text).replace(mark, "")
+
+    def _masked(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
+        """Prompt ids, and which belong to earlier assistant turns. The turns are found by marks round their text."""
+        complete = self._complete(messages)
+        mark, opening, closing = _unused(complete)
+        marked, spans = [], []
+        for m in complete:
+            content = self._break(m.content, mark)
+            if m.role == "assistant":
+                core = content.strip()
+                before = content[: len(content) - len(content.lstrip())]
+                content = f"{before}{opening}{core}{closing}{content[len(before) + len(core) :]}"
+            marked.append(content)
+        text = self.tokenizer.respell(self._write(complete, marked)).replace(mark, "")
+        plain = _MARKS.sub("", text)
+        turns = [m.content for m in complete if m.role == "assistant"]
+        pieces = re.split(f"[{opening}{closing}]", text)
+        if plain != self._spell(messages) or len(pieces) != 2 * len(turns) + 1:
+            raise _moved()
+        place = 0
+        stop = self.layout.tail + self.tokenizer.respell(self.layout.stop)
+        for i, turn in enumerate(turns):
+            kept = self._kept(turn)
+            start = place + len(pieces[2 * i])
+            place = start + len(pieces[2 * i + 1])
+            start -= len(self.layout.lead) + len(kept) - len(kept.lstrip())
+            end = place + (len(kept) - len(kept.rstrip()) if kept.strip() else 0) + len(stop)
+            if not plain.startswith(self.layout.lead, start) or plain[end - len(stop) : end] != stop:
+                raise _moved()
+            spans.append((start, end))
+        ids, places = self.tokenizer.encode_placed(plain)
+        return ids, _inside(places, spans)
+
+    def _break(self, content: str, mark: str) -> str:
+        return self.tokenizer.break_specials(content, mark)
+
+    def _write(self, complete: Sequence[Message], contents: Sequence[str]) -> str:
+        turns = [{"role": m.role, "content": c} for m, c in zip(complete, contents, strict=True)]
+        try:
+            if self.layout.ends == "generation prompt":
+                return self._template.write(turns, add_generation_prompt=True)
+            end = MARKS[-1]
+            text = self._template.write([*turns, {"role": "assistant", "content": end}], add_generation_prompt=False)
+            return text[: text.rindex(end)]
+        except TemplateRefusal as e:
+            roles = ", ".join(m.role for m in complete)
+            raise DataError(
+                f"the model's chat template refuses the turns {roles}: {e}",
+                where="messages",
+                fix="let user and assistant take turns, beginning with the user",
+            ) from e
+
+
+def _join(ids: list[int], trained: list[bool], answer: tuple[int, ...]) -> Rendered:
+    return Rendered((*ids, *answer), (*trained, *(True,) * len(answer)))
+
+
+def _unused(messages: Sequence[Message]) -> tuple[str, str, str]:
+    """Three marks that occur in no message."""
+    found = {c for m in messages if not m.content.isascii() for c in _MARKS.findall(m.content)}
+    free = [c for c in MARKS[:-1] if c not in found]
+    if len(free) < 3 or MARKS[-1] in found:
+        raise DataError(
+            "the text holds the Unicode noncharacters U+FDD0 to U+FDEE, which have no meaning in text",
+            where="messages",
+            fix="remove them",
+        )
+    return free[0], free[1], free[2]
+
+
+def _moved() -> DataError:
+    return DataError(
+        "the chat template changes an earlier assistant turn, so its tokens cannot be told from the prompt's",
+        where="messages",
+        fix="leave text such as <think>...</think> out of earlier assistant turns",
+    )
+
+
+def _inside(places: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
+    """Which tokens begin inside a span; both lists are in order. A token that begins in the prompt's text and
+    ends in the answer's is not trained: a served model never gets to choose it."""
+    inside, i = [], 0
+    for start, _ in places:
+        while i < len(spans) and start >= spans[i][1]:
+            i += 1
+        inside.append(i < len(spans) and start >= spans[i][0])
+    return inside
