@@ -6,8 +6,6 @@ Only the values a stage needs reach its spec: moving a goal's threshold never re
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,15 +84,7 @@ def add_source(context: Context) -> str:
                 Problem(where="data.files", what=f"{file} is not a file", fix="correct the path in tunesmith.yaml")
             )
         names[file.name] = file
-    with tempfile.TemporaryDirectory(dir=context.ledger.state) as staging:
-        for name, file in names.items():
-            try:
-                shutil.copyfile(file, Path(staging) / name)
-            except PermissionError as e:
-                raise InputError(
-                    Problem(where=str(file), what="may not be read", fix=f"chmod +r {file.name}")
-                ) from e
-        return context.ledger.add("source", Path(staging), move=True).id
+    return context.ledger.add_files("source", names, move=False).id
 
 
 def arms(context: Context) -> tuple[str, ...]:
