@@ -21,37 +21,47 @@ from tunesmith.core.nouns import Goal, Kind, Task
 if TYPE_CHECKING:  # settings.py imports pydantic, which a goal does not need
     from tunesmith.core.settings import GoalSettings
 
-GENERATED: tuple[Kind, ...] = ("extract", "summarize", "instruct", "chat")
+CLASSES: tuple[Kind, ...] = ("classify",)
+TEXTS: tuple[Kind, ...] = ("extract", "summarize", "instruct", "chat")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricName:
-    """What a goal may say about a metric: for which kinds of task, and the range of its values."""
+    """What a goal may say about a metric: for which kinds of task, and its best value; the worst is 0."""
 
     kinds: tuple[Kind, ...]
-    low: float = 0.0
-    high: float = 1.0
+    highest: float = 1.0
+    of_one_class: bool = False  # means something only on a slice label=NAME
 
 
 METRIC_NAMES: dict[str, MetricName] = {
-    "accuracy": MetricName(kinds=("classify",)),
-    "macro_f1": MetricName(kinds=("classify",)),
-    "micro_f1": MetricName(kinds=("classify",)),
-    "exact_match": MetricName(kinds=("classify", *GENERATED)),
-    "rouge1": MetricName(kinds=GENERATED),
-    "rouge2": MetricName(kinds=GENERATED),
-    "rougeL": MetricName(kinds=GENERATED),
-    "rougeLsum": MetricName(kinds=GENERATED),
-    "bleu": MetricName(kinds=GENERATED, high=100.0),
-    "chrf": MetricName(kinds=GENERATED, high=100.0),
+    "macro_f1": MetricName(kinds=CLASSES),
+    "accuracy": MetricName(kinds=CLASSES),
+    "balanced_accuracy": MetricName(kinds=CLASSES),
+    "micro_f1": MetricName(kinds=CLASSES),
+    "weighted_f1": MetricName(kinds=CLASSES),
+    "f1": MetricName(kinds=CLASSES, of_one_class=True),
+    "rouge1": MetricName(kinds=TEXTS),
+    "rouge2": MetricName(kinds=TEXTS),
+    "rougeL": MetricName(kinds=TEXTS),
+    "rougeLsum": MetricName(kinds=TEXTS),
+    "rouge1_unicode": MetricName(kinds=TEXTS),
+    "rouge2_unicode": MetricName(kinds=TEXTS),
+    "rougeL_unicode": MetricName(kinds=TEXTS),
+    "rougeLsum_unicode": MetricName(kinds=TEXTS),
+    "bleu": MetricName(kinds=TEXTS, highest=100.0),
+    "chrf": MetricName(kinds=TEXTS, highest=100.0),
+    "exact_match": MetricName(kinds=(*CLASSES, *TEXTS)),
+    "exact_match_squad": MetricName(kinds=TEXTS),
+    "token_f1": MetricName(kinds=TEXTS),
 }
-USUAL_METRIC: dict[Kind, str] = {
+USUAL_METRIC: dict[Kind, str] = {  # the one that `beats` means when no goal names another
     "classify": "macro_f1",
     "extract": "exact_match",
-    "summarize": "rougeL",
-    "instruct": "rougeL",
-    "chat": "rougeL",
-    "domain": "rougeL",
+    "summarize": "rougeLsum",
+    "instruct": "chrf",
+    "chat": "chrf",
+    "domain": "",  # none can judge it yet
 }
 
 CLASSIFIERS = ("majority", "tfidf")
@@ -196,10 +206,14 @@ class _Parts:
     def _metric_problems(self, task: Task, metric: str) -> list[tuple[str, str]]:
         if why := metric_problem(metric, task.kind):
             return [why]
-        span = METRIC_NAMES[metric]
-        if self.op != "beats" and not span.low <= self.bar <= span.high:
-            what = f"{metric} lies between {span.low:g} and {span.high:g}, so {self.bar:g} says nothing"
-            percent = span.high == 1 and 1 < self.bar <= 100
+        if METRIC_NAMES[metric].of_one_class and not self.slice.startswith("label="):
+            return [
+                (f"{metric} is of one class, and the goal names none", f"add @ label=NAME, or use {usual_of(task)}")
+            ]
+        highest = METRIC_NAMES[metric].highest
+        if self.op != "beats" and not 0 <= self.bar <= highest:
+            what = f"{metric} lies between 0 and {highest:g}, so {self.bar:g} says nothing"
+            percent = highest == 1 and 1 < self.bar <= 100
             return [(what, f"write {metric} {self.op} {self.bar / 100:g}" if percent else "choose a bar in that range")]
         return []
 
@@ -238,8 +252,14 @@ class _Parts:
         return []
 
 
+def usual_of(task: Task) -> str:
+    return USUAL_METRIC[task.kind]
+
+
 def metric_problem(name: str, kind: Kind) -> tuple[str, str] | None:
     """What is wrong with naming this metric for this kind of task, and what to do."""
+    if not metrics_of(kind):
+        return f"no metric can judge a {kind} task yet", "leave the goal out"
     if name not in METRIC_NAMES:
         return f"{name} is not a metric", did_you_mean(name, metrics_of(kind))
     if kind not in METRIC_NAMES[name].kinds:

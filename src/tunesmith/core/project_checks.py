@@ -18,7 +18,7 @@ from tunesmith.core.setting_errors import KeyPath, dotted, node_at
 from tunesmith.core.settings import Settings
 from tunesmith.core.strict_yaml import Node
 
-COLUMNAR = (".csv", ".tsv")
+COLUMNAR = (".csv", ".tsv", ".tab")
 NEEDS_COLUMNS = {"classify": ("text", "label"), "extract": ("text", "label"), "summarize": ("text", "label"),
                  "instruct": ("text", "label"), "domain": ("text",)}  # fmt: skip
 
@@ -167,6 +167,9 @@ def _metrics(project: _Checked) -> Iterator[Problem]:
     for i, name in zip(project.kept(path), project.settings.evaluate.metrics, strict=False):
         if found := goal_words.metric_problem(name, project.settings.task.kind):
             yield project.problem((*path, i), *found)
+        elif goal_words.METRIC_NAMES[name].of_one_class:
+            what = f"{name} is of one class; the report's table by class shows it for each"
+            yield project.problem((*path, i), what, "leave it out here, and use it in a goal with @ label=NAME")
 
 
 def _goals(project: _Checked) -> Iterator[Problem]:
