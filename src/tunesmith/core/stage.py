@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.canonical import plain
+from tunesmith.core.canonical import canonical_json, plain
 from tunesmith.core.errors import Stopped
 
 
@@ -54,7 +54,7 @@ def no_progress(done: float, total: float, label: str, **facts: Any) -> None:
 class Workspace:
     """A stage's only live handle. It survives a kill: the next execution of the same key gets it again.
 
-    scratch   where outputs are written; emptied when a stage starts, unless it kept state
+    scratch   where outputs are written; emptied whenever a stage starts
     state     resumable state; survives until the stage finishes
     """
 
@@ -104,7 +104,9 @@ class Workspace:
         os.replace(temporary, self.metrics_file)
 
     def summarize(self, **values: Any) -> None:
-        """Facts of the run that people look for first; stored with it."""
+        """Facts of the run that people look for first; stored with it. Raises ValueError for NaN and infinity,
+        here rather than when the finished run is recorded."""
+        canonical_json(values)
         self.summary.update(plain(values))
 
     def stop_if_asked(self) -> None:

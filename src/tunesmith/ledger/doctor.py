@@ -53,8 +53,7 @@ def doctor(ledger: Ledger, progress: Callable[..., None] = no_progress) -> Healt
         damage.extend(_database(db))
         fresh = sqlite3.connect(":memory:", isolation_level=None)
         migrate(fresh, SCHEMA, ledger.state)
-        for finding in _chain(db, fresh):
-            damage.append(finding)
+        damage.extend(_chain(db, fresh))
         facts = db.execute("SELECT count(*) FROM facts").fetchone()[0]
         damage.extend(_derived(db, fresh))
     except sqlite3.DatabaseError as e:
@@ -93,6 +92,9 @@ def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Findin
         "SELECT seq, at, kind, body, prev, hash FROM facts ORDER BY seq"
     ):
         where = f"ledger.db: fact {seq} ({kind}, {at})"
+        if not all(isinstance(value, str) for value in (at, kind, body, before, hash)):
+            yield _damage(where, "is not text")
+            continue
         if seq != expected:
             yield _damage(where, f"facts {expected} to {seq - 1} are missing")
         elif before != prev:
@@ -100,10 +102,6 @@ def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Findin
         if fact_hash(before, seq, at, kind, body) != hash:
             yield _damage(where, f"was changed after it was written: its hash is not {hash}")
         prev, expected = hash, seq + 1
-        try:
-            fresh.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", (seq, at, kind, body, before, hash))
-        except (sqlite3.Error, UnicodeError):
-            fresh.execute("DROP TRIGGER IF EXISTS facts_continue_the_chain")  # reported above
         try:
             derive(fresh, seq, kind, json.loads(body))
         except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError) as e:

@@ -61,14 +61,15 @@ def execute(
     lock = FileLock(ledger.locks / key, waiting=_waiting(stage, progress, stop))
     with lock:
         lock.sign()
-        done = ledger.finished(key)
-        if done is None:
+        try:
+            done = ledger.finished(key)
+            if done is not None:
+                return replace(done, reused=True)
             run = _perform(ledger, stage, spec, inputs, key, _workspace(ledger.work / key, exec, progress, stop))
             shutil.rmtree(ledger.work / key, ignore_errors=True)  # what stays goes when the ledger is opened again
-        else:
-            run = replace(done, reused=True)
-        lock.release(remove=True)
-    return run
+            return run
+        finally:
+            lock.release(remove=True)
 
 
 def _check_names(stage: Stage, spec: Any, inputs: Inputs) -> None:

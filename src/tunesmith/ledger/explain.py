@@ -14,7 +14,7 @@ AGAIN = "then run the same command again; finished work is kept"
 FULL = f"free some space, {AGAIN}"
 WRITABLE = f"make the folder writable for you, or move the project to a folder that is, {AGAIN}"
 DISK = f"check the disk (its log, its cables), move the project to another one if need be, {AGAIN}"
-DAMAGED = "run `tunesmith doctor` to see what is damaged, and restore the newest backup"
+DAMAGED = "restore the newest backup; `tunesmith doctor` says what else is damaged"
 
 # what a stage may meet on a disk; every other OSError in a stage is a bug and keeps its traceback
 DISK_ERRORS = {

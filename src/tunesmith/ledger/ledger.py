@@ -110,11 +110,15 @@ class Ledger:
 
     def artifact(self, id: str) -> Artifact:
         """By id or the start of one. Raises InputError if there is none."""
-        found = self.records.artifact(id) or self.records.artifact(
-            self.records.complete(id, "artifacts", "an artifact")
-        )
-        assert found is not None
+        found = self.find_artifact(id)
+        if found is None:
+            raise InputError(f"there is no artifact with the id {id}", fix="tunesmith runs lists what there is")
         return found
+
+    def find_artifact(self, prefix: str) -> Artifact | None:
+        """The same, None if there is none. Raises InputError if several ids start so."""
+        id = self.records.complete(prefix, "artifacts")
+        return None if id is None else self.records.artifact(id)
 
     def path(self, artifact_id: str) -> Path:
         """A folder with exactly the artifact's files, read-only, verified.
@@ -180,12 +184,26 @@ class Ledger:
             values.append(stage)
         if before is not None:
             conditions.append("runs.seq < (SELECT seq FROM runs WHERE id = ?)")
-            values.append(self.records.complete(before, "runs", "a run"))
+            values.append(self.run(before).id)
         return self.records.runs(" AND ".join(conditions), values, limit)
 
     def run(self, prefix: str) -> Run:
         """By id or the start of one. Raises InputError if there is none, or several."""
-        return self.records.runs("id = ?", [self.records.complete(prefix, "runs", "a run")], 1)[0]
+        found = self.find_run(prefix)
+        if found is None:
+            raise InputError(f"there is no run with the id {prefix}", fix="tunesmith runs lists what there is")
+        return found
+
+    def find_run(self, prefix: str) -> Run | None:
+        """The same, None if there is none. Raises InputError if several ids start so."""
+        id = self.records.complete(prefix, "runs")
+        return None if id is None else self.records.runs("id = ?", [id], 1)[0]
+
+    def made_by(self, artifact_id: str) -> Run | None:
+        """The newest finished run that wrote this artifact; None for the user's own files and models."""
+        writers = "id IN (SELECT run FROM edges WHERE artifact = ? AND direction = 'out') AND status = 'finished'"
+        found = self.records.runs(writers, [artifact_id], 1)
+        return found[0] if found else None
 
     def finished(self, key: str) -> Run | None:
         """The newest finished run of this key whose outputs are still there."""

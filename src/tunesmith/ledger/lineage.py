@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from tunesmith.core.errors import InputError
 from tunesmith.core.nouns import Artifact, Run
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.records import Edge
@@ -31,7 +30,7 @@ def lineage(ledger: Ledger, id: str) -> Lineage:
 
     Failed and stopped runs have made nothing and are left out, unless asked for by id.
     """
-    run_of_id = _run(ledger, id)
+    run_of_id = ledger.find_run(id)
     if run_of_id is None:
         focus = ledger.artifact(id).id
         before, after, runs = [focus], [focus], {}
@@ -58,13 +57,6 @@ def lineage(ledger: Ledger, id: str) -> Lineage:
         references={n: t for n, t in ledger.references().items() if t in artifacts or t in runs},
         sources={name: f.sha256 for a in roots for name, f in a.files.items()},
     )
-
-
-def _run(ledger: Ledger, id: str) -> Run | None:
-    try:
-        return ledger.run(id)
-    except InputError:
-        return None
 
 
 def _walk(ledger: Ledger, start: Iterable[str], side: Literal["in", "out"], runs: dict[str, Run]) -> list[str]:

@@ -17,7 +17,6 @@ from typing import Any
 
 from tunesmith.ledger.explain import explained
 
-POLL_S = 0.05
 _open_here: set[int] = set()  # descriptors of this process; a forked child drops its copies
 
 
@@ -44,11 +43,17 @@ class FileLock:
     """
 
     def __init__(
-        self, path: Path, *, shared: bool = False, waiting: Callable[[dict[str, Any]], None] | None = None
+        self,
+        path: Path,
+        *,
+        shared: bool = False,
+        waiting: Callable[[dict[str, Any]], None] | None = None,
+        poll_s: float = 0.05,
     ) -> None:
         self._path = path
         self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._waiting = waiting
+        self._poll_s = poll_s
         self._fd = -1
 
     def __enter__(self) -> FileLock:
@@ -56,7 +61,7 @@ class FileLock:
             while not self._try(block=self._waiting is None):
                 if self._waiting is not None:
                     self._waiting(self._holder())
-                    time.sleep(POLL_S)
+                    time.sleep(self._poll_s)
         return self
 
     def __exit__(
@@ -76,7 +81,7 @@ class FileLock:
             os.pwrite(self._fd, _held_by_me(), 0)
 
     def release(self, *, remove: bool = False) -> None:
-        if self._fd < 0:
+        if self._fd not in _open_here:  # not held, or the lock of the process this one was forked from
             return
         if remove:  # only while held: whoever opened the file meanwhile sees that it is gone
             self._path.unlink(missing_ok=True)

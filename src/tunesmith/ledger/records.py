@@ -26,7 +26,7 @@ APPLICATION_ID = 0x54534D4C  # "TSML"
 GENESIS = "0" * 64
 SCHEMA = Schema.load("ledger", APPLICATION_ID, Path(__file__).parent / "migrations")
 DERIVED = ("artifacts", "files", "places", "runs", "edges", "moves", "notes")
-PREFIX = 6  # shortest start of an id that is looked up
+PREFIX = 6  # shortest start of an id that is looked up: fewer characters match by accident
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,27 +152,16 @@ class Records:
         decoder = msgspec.json.Decoder(Run)
         return [decoder.decode(body) for (body,) in rows]
 
-    def complete(self, prefix: str, table: Literal["artifacts", "runs"], noun: str) -> str:
-        """The one id that starts with `prefix`. Raises InputError if there is none, or more than one."""
+    def complete(self, prefix: str, table: Literal["artifacts", "runs"]) -> str | None:
+        """The one id that starts with `prefix`. Raises InputError if there are several."""
         if len(prefix) < PREFIX or not set(prefix) <= set("0123456789abcdef"):
-            raise InputError(
-                f"{prefix!r} is not the id of {noun}", fix=f"give at least the first {PREFIX} characters of an id"
-            )
-        found = [
-            id
-            for (id,) in self.database.read(
-                f"SELECT id FROM {table} WHERE id >= ? AND id < ? LIMIT 9",  # noqa: S608
-                (prefix, prefix + "g"),
-            )
-        ]
-        if not found:
-            raise InputError(
-                f"there is no {noun.split()[-1]} with the id {prefix}", fix="tunesmith runs lists what there is"
-            )
+            return None
+        query = f"SELECT id FROM {table} WHERE id >= ? AND id < ? LIMIT 9"  # noqa: S608
+        found = [id for (id,) in self.database.read(query, (prefix, prefix + "g"))]
         if len(found) > 1:
             listed = ", ".join(id[: len(prefix) + 6] for id in found)
             raise InputError(f"{prefix} is the start of several ids: {listed}", fix="give more characters")
-        return found[0]
+        return found[0] if found else None
 
     def edges(self, column: Literal["run", "artifact"], id: str) -> list[Edge]:
         rows = self.database.read(
