@@ -22,6 +22,12 @@ class Document:
     ids: tuple[int, ...]
     trained: tuple[bool, ...]  # whether the token at that place is one the model should have written
     weight: float = 1.0  # of each of its tokens in the loss
+    key: str = ""  # the example's id: names it in errors and seeds its dropout noise
+
+    @property
+    def supervised(self) -> float:
+        """The sum of its tokens' weights in the loss. A token at place 0 has nothing before it."""
+        return self.weight * sum(self.trained[1:])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +76,7 @@ def shared_prefix(documents: Sequence[Document]) -> int:
 
 
 def pack(documents: Sequence[Document], *, share_prefix: bool = True) -> Packed:
-    """The row of these documents. A token at place 0 has nothing before it, so it is never supervised."""
+    """The row of these documents."""
     prefix = shared_prefix(documents) if share_prefix else 0
     ids, positions = list(documents[0].ids[:prefix]), list(range(prefix))
     rows: list[int] = []

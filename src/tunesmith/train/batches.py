@@ -1,0 +1,96 @@
+"""Rendered examples, and which of them make up each optimizer step.
+
+The order of an epoch is by the hash of seed, epoch and content, so it does not depend on the order
+of the file, and a step's batch is a function of the step alone: resuming needs no position but that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tunesmith.core.canonical import read_lines
+from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.nouns import Row
+from tunesmith.model.flat_layout import Document
+from tunesmith.text.render import Renderer
+
+
+def read_rows(path: Path) -> list[Row]:
+    return list(read_lines(path, Row))
+
+
+def render_rows(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> list[Document]:
+    """Refuses all rows that are too long or have nothing to learn from: nothing is cut or skipped."""
+    rendered = renderer.render_many([(r.messages, r.target) for r in rows])
+    documents, problems = [], []
+    for row, r in zip(rows, rendered, strict=True):
+        where = f"{row.file}:{row.line}"
+        if len(r.ids) > max_tokens:
+            what = f"{len(r.ids)} tokens with the system prompt, {max_tokens} allowed"
+            fix = f"--set train.max_tokens={len(r.ids)}, or --set data.over_long=leave_out"
+            problems.append(Problem(where=where, what=what, fix=fix))
+        elif not any(r.trained[1:]):
+            problems.append(Problem(where=where, what="no token to learn from", fix="give the row an answer"))
+        documents.append(Document(ids=r.ids, trained=r.trained, weight=row.weight, key=row.id))
+    if problems:
+        raise DataError(problems)
+    return documents
+
+
+def shuffled(rows: Sequence[Row], seed: int, epoch: int) -> list[int]:
+    """Indices of the rows in the order of this epoch. Equal rows keep the order of file and line."""
+
+    def place(i: int) -> tuple[bytes, str, int]:
+        row = rows[i]
+        return hashlib.sha256(f"{seed}:{epoch}:{row.id}".encode()).digest(), row.file, row.line
+
+    return sorted(range(len(rows)), key=place)
+
+
+class Schedule:
+    """Which rows each of the optimizer steps takes. The last batch of an epoch may be smaller; a part
+    of an epoch takes the first rows of its order."""
+
+    def __init__(self, rows: Sequence[Row], *, epochs: float, global_batch: int, seed: int):
+        self._rows, self._seed, self._global_batch = rows, seed, global_batch
+        whole = int(epochs)
+        self._sizes = [len(rows)] * whole  # rows taken in each epoch
+        if part := round((epochs - whole) * len(rows)):
+            self._sizes.append(part)
+        if not self._sizes:  # a share too small for one row
+            self._sizes = [1]
+        self._epoch_steps = [math.ceil(size / global_batch) for size in self._sizes]
+        self._order: tuple[int, list[int]] = (-1, [])
+
+    @property
+    def steps(self) -> int:
+        return sum(self._epoch_steps)
+
+    def batch(self, step: int) -> list[int]:
+        """Row indices of optimizer step `step`, 0-based."""
+        epoch = 0
+        while step >= self._epoch_steps[epoch]:
+            step -= self._epoch_steps[epoch]
+            epoch += 1
+        if self._order[0] != epoch:
+            self._order = (epoch, shuffled(self._rows, self._seed, epoch)[: self._sizes[epoch]])
+        return self._order[1][step * self._global_batch : (step + 1) * self._global_batch]
+
+
+def split(documents: Sequence[Document], max_tokens: int, *, shared: int = 0) -> list[list[Document]]:
+    """Micro-batches of at most `max_tokens` padded tokens, or of one document that is longer by itself.
+
+    `shared` tokens that all begin with count once. Sorted by length, so that little is padded; the
+    sum of the loss does not depend on the grouping.
+    """
+    groups: list[list[Document]] = []
+    for document in sorted(documents, key=lambda d: (len(d.ids), d.key)):
+        own = len(document.ids) - shared
+        if groups and shared + (len(groups[-1]) + 1) * own <= max_tokens:
+            groups[-1].append(document)
+        else:
+            groups.append([document])
+    return groups

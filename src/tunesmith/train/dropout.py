@@ -1,0 +1,63 @@
+"""Dropout whose noise belongs to an example, not to its place in a batch.
+
+A mask is drawn from a generator seeded by seed, step, example and module, so micro-batch size, order
+and resuming do not change it. Only the method's own dropout is on: a base model's stays off, as in
+evaluation.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.model.flat_layout import Document
+
+
+class Noise:
+    """Which documents are in flight, in which step; no step: no noise."""
+
+    def __init__(self, seed: int):
+        self.seed = seed
+        self.step: int | None = None
+        self.documents: Sequence[Document] = ()
+
+    @contextmanager
+    def of(self, step: int | None, documents: Sequence[Document]) -> Iterator[None]:
+        self.step, self.documents = step, documents
+        try:
+            yield
+        finally:
+            self.step, self.documents = None, ()
+
+
+class KeyedDropout(nn.Module):
+    def __init__(self, p: float, name: str, noise: Noise):
+        super().__init__()
+        self.p, self._name, self._noise = p, name, noise
+
+    def forward(self, x_BTM: Tensor) -> Tensor:
+        if self._noise.step is None:
+            return x_BTM
+        keep_BTM = torch.zeros_like(x_BTM)
+        for row, document in zip(keep_BTM, self._noise.documents, strict=True):
+            n = len(document.ids)
+            row[:n] = torch.rand(n, x_BTM.shape[-1], generator=self._generator(document.key)) >= self.p
+        return x_BTM * keep_BTM / (1 - self.p)
+
+    def _generator(self, key: str) -> torch.Generator:
+        text = f"{self._noise.seed}:{self._noise.step}:{key}:{self._name}"
+        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1)
+
+
+def key_dropout(model: Any, noise: Noise) -> None:
+    """Put keyed dropout in place of the adapters' own."""
+    for name, module in model.named_modules():
+        held = getattr(module, "lora_dropout", None)
+        for adapter, dropout in (held or {}).items():
+            if getattr(dropout, "p", 0.0):
+                held[adapter] = KeyedDropout(dropout.p, name, noise)

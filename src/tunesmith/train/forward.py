@@ -1,0 +1,143 @@
+"""From documents to the sum of their loss, on one of two paths with equal results.
+
+flat    the fused forward of model/flat.py, where the architecture allows it and a probe proves it
+plain   the model's own forward on a padded batch: any architecture, any method, dropout
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tunesmith.core.canonical import content_id
+from tunesmith.model import flat as fused
+from tunesmith.model.flat_layout import Document, pack
+from tunesmith.train import losses
+from tunesmith.train.dropout import Noise, key_dropout
+
+Precision = Literal["fp32", "bf16"]
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PROBE_TOKENS = 512  # rows compared before training, about so many tokens
+PROBE_LIMITS = {"fp32": 1e-4, "bf16": 0.05}  # largest / mean difference, as a share of the logits' spread
+
+
+class Forward(Protocol):
+    """`nll_sum` is differentiable; documents of one call are one micro-batch."""
+
+    path: str  # "flat" or "plain"
+    why: str  # the reason for the plain path
+    shares_prefix: bool
+
+    def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor: ...
+
+
+def choose_forward(
+    model: Any, documents: Sequence[Document], *, precision: Precision, full: bool, seed: int, longest: int
+) -> Forward:
+    """The flat path if it can be used and gives the plain one's logits on the shortest of `documents`.
+
+    `full`: all weights are trained, in fp32, so bf16 means autocast.
+    """
+    plain = PlainForward(model, precision=precision, autocast=full and precision == "bf16", seed=seed)
+    plain.why = fused.refusal(model, longest)
+    if plain.why:
+        return plain
+    probe = _probe_documents(documents)
+    flat = FlatForward(model, precision)
+    with torch.no_grad(), _moved_adapters(model, seed):
+        want = plain.logits(probe)
+        got = flat.logits(probe)
+    difference = (got - want).abs() / want.std()
+    off = float(difference.max() if precision == "fp32" else difference.mean())
+    if off > PROBE_LIMITS[precision]:
+        plain.why = f"the flat forward differs by {off:.1e} of the logits' spread"
+        return plain
+    return flat
+
+
+class FlatForward:
+    path, why, shares_prefix = "flat", "", True
+
+    def __init__(self, model: Any, precision: Precision):
+        self._flat = fused.Flat(model, DTYPES[precision])
+
+    def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
+        packed = pack(documents)
+        return losses.head_nll_sum(self._flat.hidden(packed), self._flat.head, packed.labels_N, packed.weights_N)
+
+    def logits(self, documents: Sequence[Document]) -> Tensor:
+        """[N, V], document by document."""
+        return self._flat.logits(pack(documents))
+
+
+class PlainForward:
+    path, shares_prefix = "plain", False
+
+    def __init__(self, model: Any, *, precision: Precision, autocast: bool, seed: int):
+        self.why = ""
+        self._model, self._autocast = model, autocast
+        self._noise = Noise(seed)
+        key_dropout(model, self._noise)
+        self._head = model.get_output_embeddings()
+
+    def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
+        """`step` seeds dropout; None leaves it off."""
+        labels = [i for d in documents for i, t in zip(d.ids[1:], d.trained[1:], strict=True) if t]
+        weights = [d.weight for d in documents for t in d.trained[1:] if t]
+        with self._noise.of(step, documents):
+            logits = self.logits(documents)
+        return losses.nll_sum(logits, torch.tensor(labels), torch.tensor(weights))
+
+    def logits(self, documents: Sequence[Document]) -> Tensor:
+        """[N, V], document by document. Padding is on the right and causal attention never sees it, so no
+        mask is needed; the head runs on the supervised places only."""
+        longest = max(len(d.ids) for d in documents)
+        ids_BT = torch.tensor([list(d.ids) + [0] * (longest - len(d.ids)) for d in documents])
+        rows_N = torch.tensor(
+            [b * longest + t - 1 for b, d in enumerate(documents) for t in range(1, len(d.ids)) if d.trained[t]]
+        )
+        with _head_at(self._head, rows_N), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            logits: Tensor = self._model(input_ids=ids_BT, use_cache=False).logits
+        return logits[0].float()
+
+
+@contextmanager
+def _head_at(head: nn.Module, rows_N: Tensor) -> Iterator[None]:
+    """The head sees [1, N, M] of [B, T, M]; what the model does to logits afterwards stays its own affair."""
+
+    def select(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return (inputs[0].flatten(0, 1).index_select(0, rows_N)[None], *inputs[1:])
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _probe_documents(documents: Sequence[Document]) -> list[Document]:
+    ordered = sorted(documents, key=lambda d: (len(d.ids), d.key))
+    chosen = ordered[:2]
+    for d in ordered[2:8]:
+        if sum(len(c.ids) for c in chosen) + len(d.ids) <= PROBE_TOKENS:
+            chosen.append(d)
+    return chosen
+
+
+@contextmanager
+def _moved_adapters(model: Any, seed: int) -> Iterator[None]:
+    """Adapters start as a change of nothing, which would prove nothing: move them for a moment."""
+    generator = torch.Generator().manual_seed(int(content_id(["probe", seed])[:8], 16))
+    moved = [p for n, p in model.named_parameters() if "lora_B" in n]
+    kept = [p.detach().clone() for p in moved]
+    try:
+        for p in moved:
+            p.normal_(0, 0.02, generator=generator)
+        yield
+    finally:
+        for p, k in zip(moved, kept, strict=True):
+            p.copy_(k)

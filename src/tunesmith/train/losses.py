@@ -1,0 +1,50 @@
+"""Token-weighted negative log-likelihood: sums now, divided once over the global batch by the caller.
+
+Dividing each micro-batch by its own count would give a short answer the weight of a long one.
+Shapes: N supervised places, M hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = 256  # of logits held at a time: 50 MB at a vocabulary of 49,152
+
+
+def nll_sum(logits_NV: Tensor, labels_N: Tensor, weights_N: Tensor) -> Tensor:
+    """Sum over places of weight times -log p(label), in nats, computed in float32."""
+    return (F.cross_entropy(logits_NV.float(), labels_N, reduction="none") * weights_N).sum()
+
+
+def head_nll_sum(hidden_NM: Tensor, head_VM: Tensor, labels_N: Tensor, weights_N: Tensor) -> Tensor:
+    """`nll_sum` of hidden @ head', some rows of logits at a time. The head is frozen: its gradient is not made."""
+    total: Tensor = _HeadNll.apply(hidden_NM, head_VM, labels_N, weights_N)
+    return total
+
+
+class _HeadNll(torch.autograd.Function):
+    """The gradient of the hidden states is made in the forward, where the logits are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(labels), ROWS):
+            some = slice(start, start + ROWS)
+            log_p = torch.log_softmax((hidden[some] @ head.T).float(), -1)
+            picked = labels[some, None]
+            total -= (log_p.gather(1, picked)[:, 0] * weights[some]).sum()
+            if grad is not None:
+                p = log_p.exp_()
+                p.scatter_add_(1, picked, torch.full_like(picked, -1, dtype=p.dtype))
+                grad[some] = p.mul_(weights[some, None]).to(hidden.dtype) @ head
+        ctx.grad = grad
+        return total.float()
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+        return ctx.grad.mul_(scale), None, None, None
