@@ -208,7 +208,7 @@ class Project:
         bundle = self._bundle_id(name)
         folder = self.ledger.path(bundle)
         base = self.ledger.path(read_json(folder / "tunesmith.json")["base"]["artifact"])
-        return LoadedBundle.load(folder, base, id=bundle)
+        return LoadedBundle.load(folder, base)
 
     def _bundle_id(self, name: str) -> str:
         target = self.ledger.reference(name)

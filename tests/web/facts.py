@@ -60,7 +60,7 @@ def make_facts(status: str = "unproven", classes: int = 22) -> dict[str, Any]:
             "kind": "classify", "metric_names": ["macro_f1", "accuracy"], "n": 362, "clusters": 190, "labels": labels, "judged": labels,
             "not_judged": {"Codes for special purposes": "no test rows"}, "confidence": 0.95, "resamples": 2000, "arms": arms,
             "paired": [{"a": "tuned", "b": "tfidf", "metric": "macro_f1", "difference": {"value": 0.085, "low": -0.01, "high": 0.13}, "p": 0.0004, "p_holm": 0.0016}],
-            "mistakes": [{"id": "x", "input": f"Hemolytic-uremic syndrome {HOSTILE}", "target": labels[0], "answer": labels[1], "confidence": 0.94, "file": "diagnoses.csv", "line": 2117}],
+            "mistakes": [{"id": "x", "input": f"Hemolytic-uremic syndrome {HOSTILE}", "target": "Blood", "answer": "Kidney", "confidence": 0.94, "file": "diagnoses.csv", "line": 2117}],
             "seal": "abcdef012345" * 5,
         },
         "threshold": 0.7,
