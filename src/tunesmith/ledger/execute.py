@@ -82,7 +82,7 @@ def _check_names(stage: Stage, spec: Any, inputs: Inputs) -> None:
 
 def _waiting(stage: Stage, progress: Callable[..., None], stop: threading.Event) -> Callable[[dict[str, Any]], None]:
     """Called while another process holds the key's lock."""
-    said = 0.0
+    said = float("-inf")
 
     def say(holder: dict[str, Any]) -> None:
         nonlocal said
