@@ -32,6 +32,7 @@ class Metric:
     higher_is_better: bool = True
     highest: float = 1.0
     needs: tuple[str, ...] = ()  # "labels": the declared classes; "class": a slice label=…
+    by_class: bool = False  # made of each class's score: on a slice label=X it is that of X, over all items
     function: Callable[[Items], Sums]
     signature: str  # what makes the number repeatable; stored with every report
 
@@ -40,20 +41,22 @@ def _text(name: str, function: Callable[[Items], Sums], signature: str, highest:
     return Metric(name=name, kinds=TEXTS, function=function, signature=signature, highest=highest)
 
 
-def _classes(name: str, function: Callable[[Items], Sums], average: str, *needs: str) -> Metric:
+def _classes(name: str, function: Callable[[Items], Sums], average: str, **more: Any) -> Metric:
     signature = f"scikit-learn|{average}|labels:judged|zero_division:0|answers:trimmed, else unparseable and wrong"
-    return Metric(name=name, kinds=CLASSES, function=function, signature=signature, needs=("labels", *needs))
+    return Metric(name=name, kinds=CLASSES, function=function, signature=signature, **{"needs": ("labels",), **more})
 
 
 METRICS: dict[str, Metric] = {
     m.name: m
     for m in (
-        _classes("macro_f1", classification.macro_f1, "average:macro over classes with test support"),
+        _classes("macro_f1", classification.macro_f1, "average:macro over classes with test support", by_class=True),
         _classes("accuracy", classification.accuracy, "all items"),
-        _classes("balanced_accuracy", classification.balanced_accuracy, "mean recall"),
-        _classes("micro_f1", classification.micro_f1, "average:micro"),
-        _classes("weighted_f1", classification.weighted_f1, "average:weighted"),
-        _classes("f1", classification.macro_f1, "of the class that the slice names", "class"),
+        _classes("balanced_accuracy", classification.balanced_accuracy, "mean recall", by_class=True),
+        _classes("micro_f1", classification.micro_f1, "average:micro", by_class=True),
+        _classes("weighted_f1", classification.weighted_f1, "average:weighted", by_class=True),
+        _classes(
+            "f1", classification.macro_f1, "of the class that the slice names", needs=("labels", "class"), by_class=True
+        ),
         _text("rouge1", overlap.rouge("rouge1"), ROUGE),
         _text("rouge2", overlap.rouge("rouge2"), ROUGE),
         _text("rougeL", overlap.rouge("rougeL"), ROUGE),

@@ -211,3 +211,13 @@ def holm_confidence(p_values: Sequence[float], confidence: float) -> list[float]
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     rank = {i: r for r, i in enumerate(order)}
     return [1 - (1 - confidence) / (len(p_values) - rank[i]) for i in range(len(p_values))]
+
+
+def items_needed(value: float, bound: float, threshold: float, items: int) -> int | None:
+    """How many items would bring the bound of this score to the threshold, if the score stays: its distance
+    shrinks with the square root. None if the score is on the threshold or the wrong side of it for that bound.
+    """
+    distance, room = abs(value - bound), abs(value - threshold)
+    if (bound < value) != (threshold < value) or room < 1e-9 or distance == 0:
+        return None
+    return math.ceil(items * (distance / room) ** 2)
