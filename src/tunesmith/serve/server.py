@@ -1,0 +1,272 @@
+"""The HTTP server: OpenAI's routes over bundles, behind one door.
+
+listener = listen(host, port)                    Busy when the port is taken, before a model is loaded
+app = create_app({"prod": bundle}, ...)          routes, engines, metrics
+serve(app, host, port, listener=listener)        until SIGTERM; running answers are finished first
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from tunesmith.core.errors import Busy, InputError
+from tunesmith.core.stage import Exec
+from tunesmith.serve.bundle import LoadedBundle
+from tunesmith.serve.engine import Engine
+from tunesmith.serve.gatekeeper import BodyLimits, Gatekeeper
+from tunesmith.serve.observe import Observer, log_to_stderr
+from tunesmith.serve.routes import Served, add_routes
+from tunesmith.serve.wire import Refused, invalid
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
+DRAIN_S = 30  # for running answers after SIGTERM
+GENERATE = ":generate"  # after a classification bundle's name: free text instead of a label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds of one server. The first three are the project's own (serve.* in tunesmith.yaml)."""
+
+    max_queue: int
+    max_batch: int
+    max_tokens: int
+    body_bytes: int = 1 << 20
+    json_depth: int = 16
+    body_seconds: float = 30.0
+    request_seconds: float = 600.0
+    cache_columns: int = 32_768  # rows times columns of keys and values held at once
+    batch_tokens: int = Exec().micro_batch_tokens
+
+
+def create_app(
+    bundles: Mapping[str, LoadedBundle],
+    *,
+    token: str | None,
+    allowed_hosts: Iterable[str],
+    trace: Callable[[dict[str, Any]], None],
+    store_content: bool,
+    limits: Limits,
+) -> FastAPI:
+    """The app for uvicorn. One bundle under several names shares one engine."""
+    engines: dict[int, Engine] = {}
+    served: dict[str, Served] = {}
+    for name, bundle in bundles.items():
+        engine = engines.setdefault(
+            id(bundle),
+            Engine(
+                bundle,
+                max_batch=limits.max_batch,
+                max_queue=limits.max_queue,
+                cache_columns=limits.cache_columns,
+                batch_tokens=limits.batch_tokens,
+            ),
+        )
+        served[name] = Served(name=name, engine=engine, labels=bundle.scores_labels)
+        if bundle.scores_labels:
+            served[name + GENERATE] = Served(name=name + GENERATE, engine=engine, labels=False)
+    observer = Observer(trace=trace, store_content=store_content)
+    observer.watch(
+        lambda: sum(e.scheduler.waiting for e in engines.values()),
+        lambda: sum(e.scheduler.running for e in engines.values()),
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for engine in engines.values():
+            await asyncio.to_thread(engine.start)
+        yield
+        # By now uvicorn has waited for every open request; what is left here is what it had to cut.
+        for engine in engines.values():
+            await asyncio.to_thread(engine.stop, drain_s=1.0)
+
+    app = FastAPI(
+        title="Tunesmith", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan,
+        summary="An OpenAI-compatible server for tuned models",
+    )  # fmt: skip
+    add_routes(app, served, observer, limits_of_request(limits), needs_token=token is not None)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(Exception, _unexpected)
+    body = BodyLimits(max_bytes=limits.body_bytes, max_depth=limits.json_depth, seconds=limits.body_seconds)
+    app.add_middleware(Gatekeeper, token=token, allowed_hosts=tuple(allowed_hosts), limits=body, observer=observer)
+    app.state.token = token
+    app.state.models = tuple(served)
+    return app
+
+
+def limits_of_request(limits: Limits) -> tuple[int, float]:
+    return limits.max_tokens, limits.request_seconds
+
+
+async def _invalid(_: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return await _refused(_, invalid(error.errors()))
+
+
+async def _refused(_: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return JSONResponse(error.body, error.status, headers=error.headers)
+
+
+async def _http(_: HttpRequest, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    words = {404: "there is no such route", 405: "this route does not take that method"}
+    message = words.get(error.status_code, "the request could not be read")
+    kind = "invalid_request_error" if error.status_code < 500 else "server_error"
+    refused = Refused(message, status=error.status_code, type=kind)
+    return JSONResponse(refused.body, error.status_code, headers=dict(error.headers or {}))
+
+
+async def _unexpected(_: HttpRequest, __: Exception) -> Response:
+    """Our own mistake. The gatekeeper logs where it was, not what it said: that may quote a prompt."""
+    return JSONResponse(Refused("internal error", status=500, type="server_error").body, 500)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def token_for(host: str, environment: Mapping[str, str]) -> str | None:
+    """The bearer token to ask for: TUNESMITH_TOKEN where it is set, a new one on a non-loopback host, else none.
+
+    Raises InputError for a token too short to protect anything.
+    """
+    given = environment.get("TUNESMITH_TOKEN", "")
+    if given:
+        if len(given) < 16 or not given.isascii() or not given.isprintable() or " " in given:
+            raise InputError(
+                "the token must have at least 16 visible ASCII characters",
+                where="TUNESMITH_TOKEN",
+                fix="export TUNESMITH_TOKEN=$(openssl rand -hex 24)",
+            )
+        return given
+    return None if is_loopback(host) else secrets.token_urlsafe(32)
+
+
+def hosts_for(host: str) -> tuple[str, ...]:
+    """Host names a client may use: loopback's, the one bound, this machine's own. Addresses need no listing."""
+    own = () if is_loopback(host) else (host, socket.gethostname(), socket.getfqdn())
+    return tuple(dict.fromkeys((*LOOPBACK, *own)))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Take the port now, so that a taken one is said before minutes go into loading a model. Raises Busy."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((bare, port))
+        listener.listen(128)
+    except OSError as e:
+        listener.close()
+        raise Busy(
+            f"can't listen on {host}:{port}: {e.strerror}",
+            where="serve.port",
+            fix="stop what uses it, or choose another port: tunesmith serve --set serve.port=0 takes a free one",
+        ) from e
+    return listener
+
+
+def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    *,
+    listener: socket.socket | None = None,
+    say: Callable[[str], None] = print,
+    drain_s: int = DRAIN_S,
+) -> None:
+    """Serve until SIGINT or SIGTERM, then finish running answers for at most `drain_s` seconds.
+
+    Raises InputError for a host that others can reach when the app asks for no token.
+    """
+    token: str | None = app.state.token
+    if not is_loopback(host) and token is None:
+        raise InputError(
+            f"{host} can be reached by others, and no token is set",
+            where="serve.host",
+            fix="set TUNESMITH_TOKEN, or serve on 127.0.0.1",
+        )
+    taken = listener or listen(host, port)
+    log_to_stderr()
+    config = uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # a client must not choose the address it is seen under
+        timeout_keep_alive=5,
+        timeout_graceful_shutdown=drain_s,
+        limit_concurrency=1024,
+    )
+    if token is not None and os.environ.get("TUNESMITH_TOKEN") != token:
+        say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
+    say(greeting(app, host, taken.getsockname()[1]))
+    try:
+        _Server(config).run(sockets=[taken])
+    finally:
+        taken.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn raises the signal again once it has drained, which would kill us before traces are closed."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        before = {}
+        with contextlib.suppress(ValueError):  # not the main thread: whoever started us stops us
+            for number in (signal.SIGINT, signal.SIGTERM):
+                before[number] = signal.signal(number, self.handle_exit)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def greeting(app: FastAPI, host: str, port: int) -> str:
+    """Where it listens, and what to paste. The token itself is not in it."""
+    name = "127.0.0.1" if host in ("0.0.0.0", "::", "[::]") else host  # noqa: S104
+    base = f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}/v1"
+    model = app.state.models[0] if app.state.models else "prod"
+    key = "$TUNESMITH_TOKEN" if app.state.token else "none"
+    header = '-H "Authorization: Bearer $TUNESMITH_TOKEN" ' if app.state.token else ""
+    body = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "Hello"}}]}}'
+    python_key = 'os.environ["TUNESMITH_TOKEN"]' if app.state.token else f'"{key}"'
+    imports = "import os; from openai import OpenAI" if app.state.token else "from openai import OpenAI"
+    return "\n".join(
+        [
+            f"Listening on {base} ({', '.join(app.state.models)}). Stop with Ctrl-C.",
+            "",
+            f"  curl {base}/chat/completions {header}-H 'Content-Type: application/json' -d '{body}'",
+            "",
+            f"  {imports}",
+            f'  client = OpenAI(base_url="{base}", api_key={python_key})',
+            f'  answer = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Hello"}}])',
+            "  print(answer.choices[0].message.content)",
+        ]
+    )
