@@ -2,7 +2,7 @@
 
 No padding, the shared prompt prefix computed once, query/key/value and gate/up fused, adapters inside
 the base product, the last layer and the head only where a token is supervised. `refusal` says why a
-model cannot use it; `agrees` proves on real rows that its logits are the plain forward's.
+model cannot use it; train/forward.py proves before use that its logits are the plain forward's.
 Read flat_layout.py for the packed row and flat_ops.py for the arithmetic.
 """
 
@@ -15,8 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tunesmith.model import flat_ops as ops
-from tunesmith.model.flat_layout import Packed, pack
-from tunesmith.model.flat_layout import Document as Document
+from tunesmith.model.flat_layout import Packed
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 
@@ -124,7 +123,7 @@ class Flat:
         return (self.hidden(packed) @ self.head.T).float()
 
 
-class Norm(torch.autograd.Function):
+class Norm(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
     @staticmethod
     def forward(ctx: Any, h: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
         out = torch.empty(h.shape, dtype=dtype)
@@ -133,12 +132,12 @@ class Norm(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         h, rstd, weight = ctx.saved_tensors
         return ops.norm_backward(grad, h, rstd, weight), None, None, None
 
 
-class Attention(torch.autograd.Function):
+class Attention(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
     """h + o(attend(rope(qkv(norm(h))))), on all rows or, in the last layer, on the supervised ones."""
 
     @staticmethod
@@ -179,7 +178,7 @@ class Attention(torch.autograd.Function):
         return h_out + layer.o.forward(y)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         flat, layer, packed, cos, sin, rows = ctx.made
         h, rstd, x, y, raw, head_rstd, kept = ctx.kept
         del ctx.kept
@@ -200,7 +199,7 @@ class Attention(torch.autograd.Function):
         return (dh, None, None, None, None, None, None, *d_qkv, *d_o)
 
 
-class Mlp(torch.autograd.Function):
+class Mlp(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
     """h + down(silu(gate) * up), with gate and up of norm(h)."""
 
     @staticmethod
@@ -215,7 +214,7 @@ class Mlp(torch.autograd.Function):
         return h + layer.down.forward(s)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         flat, layer = ctx.made
         h, rstd, x, gate_up, s = ctx.kept
         del ctx.kept

@@ -35,7 +35,7 @@ class Noise:
             self.step, self.documents = None, ()
 
 
-class KeyedDropout(nn.Module):
+class KeyedDropout(nn.Module):  # type: ignore[misc]  # torch is untyped here
     def __init__(self, p: float, name: str, noise: Noise):
         super().__init__()
         self.p, self._name, self._noise = p, name, noise
@@ -58,6 +58,6 @@ def key_dropout(model: Any, noise: Noise) -> None:
     """Put keyed dropout in place of the adapters' own."""
     for name, module in model.named_modules():
         held = getattr(module, "lora_dropout", None)
-        for adapter, dropout in (held or {}).items():
+        for adapter, dropout in ({} if held is None else held).items():
             if getattr(dropout, "p", 0.0):
                 held[adapter] = KeyedDropout(dropout.p, name, noise)

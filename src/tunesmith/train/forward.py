@@ -36,14 +36,14 @@ class Forward(Protocol):
 
 
 def choose_forward(
-    model: Any, documents: Sequence[Document], *, precision: Precision, full: bool, seed: int, longest: int
+    model: Any, documents: Sequence[Document], precision: Precision, *, full: bool, seed: int
 ) -> Forward:
     """The flat path if it can be used and gives the plain one's logits on the shortest of `documents`.
 
     `full`: all weights are trained, in fp32, so bf16 means autocast.
     """
     plain = PlainForward(model, precision=precision, autocast=full and precision == "bf16", seed=seed)
-    plain.why = fused.refusal(model, longest)
+    plain.why = fused.refusal(model, max(len(d.ids) for d in documents))
     if plain.why:
         return plain
     probe = _probe_documents(documents)

@@ -26,7 +26,7 @@ def head_nll_sum(hidden_NM: Tensor, head_VM: Tensor, labels_N: Tensor, weights_N
     return total
 
 
-class _HeadNll(torch.autograd.Function):
+class _HeadNll(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
     """The gradient of the hidden states is made in the forward, where the logits are at hand."""
 
     @staticmethod
@@ -46,5 +46,5 @@ class _HeadNll(torch.autograd.Function):
         return total.float()
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> Any:
         return ctx.grad.mul_(scale), None, None, None

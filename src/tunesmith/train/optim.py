@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, assert_never
 
 import torch
@@ -51,8 +51,9 @@ def rate(
             assert_never(schedule)
 
 
-def clip(parameters: Sequence[nn.Parameter], max_norm: float) -> float:
+def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients so that their joint norm is at most `max_norm`; returns the norm before."""
+    parameters = list(parameters)
     grads = [p.grad for p in parameters if p.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
     torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)

@@ -1,0 +1,74 @@
+"""How good the model is on validation rows: the loss, and the goal's own metric on what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tunesmith.core.canonical import read_json
+from tunesmith.core.errors import DataError
+from tunesmith.core.nouns import Row
+from tunesmith.metrics.catalog import METRICS, score
+from tunesmith.model.answer import LanguageModel
+from tunesmith.model.flat_layout import Document, shared_prefix
+from tunesmith.text.render import Renderer
+from tunesmith.train.batches import read_rows, render_rows, shuffled, split
+from tunesmith.train.forward import Forward
+from tunesmith.train.stages import SftSpec
+
+ORDER = -1  # the "epoch" whose order chooses validation rows; training uses 0, 1, ...
+
+
+def validation_steps(steps: int, times: int) -> set[int]:
+    """After which steps to validate: `times` evenly spaced, the last step always."""
+    return {max(1, round(steps * i / times)) for i in range(1, times + 1)}
+
+
+def chosen_rows(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
+    """At most `limit` rows, the same at every validation."""
+    return [rows[i] for i in shuffled(rows, seed, ORDER)[:limit]]
+
+
+class Validation:
+    """The rows and labels that every validation of a training uses."""
+
+    def __init__(self, spec: SftSpec, dataset: Path, renderer: Renderer):
+        self._spec, self._renderer = spec, renderer
+        self._rows = chosen_rows(read_rows(dataset / "validation.jsonl"), spec.validation_rows, spec.seed)
+        if not self._rows:
+            raise DataError(
+                "no validation rows, so the best checkpoint could not be chosen",
+                where="validation.jsonl",
+                fix="--set data.split.validation=0.1",
+            )
+        self._documents = render_rows(self._rows, renderer, spec.max_tokens)
+        self._labels: list[str] = read_json(dataset / "dataset.json")["labels"]
+        self.higher_is_better = not spec.metric or METRICS[spec.metric].higher_is_better
+
+    def run(self, model: Any, forward: Forward, *, max_tokens: int) -> dict[str, float]:
+        """{"validation_loss": nats a token, <metric>: value}; `max_tokens` bounds one forward pass."""
+        outcome = {"validation_loss": mean_nll(forward, self._documents, max_tokens=max_tokens)}
+        if self._spec.metric:
+            answerer = LanguageModel(model, self._renderer)
+            prompts = [r.messages for r in self._rows]
+            if self._labels:
+                answers = answerer.choose(prompts, self._labels, batch_tokens=max_tokens)
+            else:
+                limit = self._spec.max_new_tokens
+                answers = answerer.generate(prompts, max_new_tokens=limit, batch_tokens=max_tokens)
+            targets = [r.target for r in self._rows]
+            outcome[self._spec.metric] = score(self._spec.metric, targets, answers, labels=self._labels)
+        return outcome
+
+
+def mean_nll(forward: Forward, documents: Sequence[Document], *, max_tokens: int) -> float:
+    """Negative log-likelihood per supervised token, in nats."""
+    shared = shared_prefix(documents) if forward.shares_prefix else 0
+    total = 0.0
+    with torch.no_grad():
+        for micro in split(documents, max_tokens, shared=shared):
+            total += forward.nll_sum(micro, step=None).item()
+    return total / sum(d.supervised for d in documents)
