@@ -31,8 +31,6 @@ def evaluate(spec: EvaluateSpec, inputs: EvaluateInputs, work: Workspace) -> Eva
     dataset = read_json(inputs.dataset / "dataset.json", dict[str, Any])
     rows = read_sealed(inputs.dataset, dataset)
     answers, about = read_answers(inputs.answers, rows, dataset)
-    for name in spec.metrics:
-        catalog.find(name, dataset["kind"])
     measured = Measured(
         kind=dataset["kind"],
         targets=tuple(r.target for r in rows),
@@ -43,9 +41,10 @@ def evaluate(spec: EvaluateSpec, inputs: EvaluateInputs, work: Workspace) -> Eva
         resamples=spec.resamples,
         seed=spec.seed,
     )
+    names, notes = measurable(spec.metrics, measured)
     report: dict[str, Any] = {
         "kind": measured.kind,
-        "metric_names": list(spec.metrics),
+        "metric_names": names,
         "n": len(rows),
         "clusters": len(set(measured.groups)),
         "labels": list(measured.labels),
@@ -54,19 +53,18 @@ def evaluate(spec: EvaluateSpec, inputs: EvaluateInputs, work: Workspace) -> Eva
         "confidence": spec.confidence,
         "resamples": spec.resamples,
         "seal": dataset["seal"],
-        "signatures": {name: catalog.signature(name) for name in spec.metrics},
-        "notes": [c for name in spec.metrics if (c := catalog.caution(name, measured.targets))],
+        "signatures": {name: catalog.signature(name) for name in names},
+        "notes": notes,
         "arms": {},
     }
     for done, arm in enumerate(answers):
         work.progress(done, len(answers), "measuring", arm=arm)
-        report["arms"][arm] = {**measure_arm(arm, measured, spec), **about[arm]}
+        report["arms"][arm] = {**measure_arm(arm, names, measured, spec), **about[arm]}
         work.stop_if_asked()
-    report["paired"] = paired(measured, spec)
-    report["mistakes"] = mistakes(rows, answers, measured, spec) if "tuned" in answers else []
-    first = spec.metrics[0] if spec.metrics else None
-    if first:
-        work.summarize(**{arm: facts["metrics"][first]["value"] for arm, facts in report["arms"].items()}, metric=first)
+    report["paired"] = paired(names, measured, spec)
+    report["mistakes"] = mistakes(rows, answers, measured, names[0])[: spec.mistakes] if "tuned" in answers else []
+    first = {arm: facts["metrics"][names[0]]["value"] for arm, facts in report["arms"].items()}
+    work.summarize(metric=names[0], **first)
     return EvaluateOutputs(report=write_report(work.scratch / "report", report, rows, answers))
 
 
@@ -141,15 +139,31 @@ def without_support(dataset: Mapping[str, Any], rows: Sequence[Row]) -> dict[str
     return dict(sorted({**missing, **dataset["not_judged"]}.items()))
 
 
-def measure_arm(arm: str, measured: Measured, spec: EvaluateSpec) -> dict[str, Any]:
-    found: dict[str, Any] = {"metrics": {}}
-    for name in spec.metrics:
+def measurable(asked: Sequence[str], measured: Measured) -> tuple[list[str], list[str]]:
+    """The metrics that can be measured on the whole set, and notes on those that cannot or see only a part.
+
+    Raises InputError for a metric that does not exist or cannot judge this kind, DataError if none is left.
+    """
+    names, notes = [], []
+    for name in asked:
+        catalog.find(name, measured.kind)
         part = measured.slice("all", name)
         if isinstance(part, Measured):
-            interval = part.spread(arm, name, confidence=spec.confidence).interval(spec.confidence)
-            found["metrics"][name] = _rounded(interval)
+            names.append(name)
+            notes += [c for c in [catalog.caution(name, measured.targets)] if c]
         else:
-            found["metrics"][name] = {"value": 0.0, "low": 0.0, "high": catalog.find(name).highest}
+            notes.append(f"{name} is not reported for the whole test set: {part}")
+    if not names:
+        why = "; ".join(notes) or f"no metric can judge a {measured.kind} task yet"
+        raise DataError(f"there is nothing to report: {why}", where="evaluate.metrics", fix="name another metric")
+    return names, notes
+
+
+def measure_arm(arm: str, names: Sequence[str], measured: Measured, spec: EvaluateSpec) -> dict[str, Any]:
+    found: dict[str, Any] = {"metrics": {}}
+    for name in names:
+        interval = measured.spread(arm, name, confidence=spec.confidence).interval(spec.confidence)
+        found["metrics"][name] = _rounded(interval)
     if measured.kind == "classify":
         items = Items.of(measured.targets, measured.answers[arm], labels=measured.labels, judged=measured.judged)
         found["confusion"] = classification.confusion(items).tolist()
@@ -180,16 +194,14 @@ def per_class(arm: str, measured: Measured, spec: EvaluateSpec) -> list[dict[str
     return table
 
 
-def paired(measured: Measured, spec: EvaluateSpec) -> list[dict[str, Any]]:
+def paired(names: Sequence[str], measured: Measured, spec: EvaluateSpec) -> list[dict[str, Any]]:
     """The tuned arm against each other, by metric; Holm over the arms of one metric."""
     others = [arm for arm in measured.answers if arm != "tuned"]
     if "tuned" not in measured.answers or not others:
         return []
     table = []
     resampler = measured.resampler(spec.confidence)
-    for name in spec.metrics:
-        if not isinstance(measured.slice("all", name), Measured):
-            continue
+    for name in names:
         sums = {arm: measured.sums(arm, name) for arm in measured.answers}
         found = {arm: difference(sums["tuned"], sums[arm], resampler) for arm in others}
         for (arm, gap), adjusted in zip(found.items(), holm([s.p() for s in found.values()]), strict=True):
@@ -208,15 +220,15 @@ def paired(measured: Measured, spec: EvaluateSpec) -> list[dict[str, Any]]:
 
 
 def mistakes(
-    rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], measured: Measured, spec: EvaluateSpec
+    rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], measured: Measured, metric: str
 ) -> list[dict[str, Any]]:
-    """Of the tuned arm. Classes: wrong answers, the most confident first. Texts: the lowest by the first metric."""
+    """Of the tuned arm. Classes: wrong answers, the most confident first. Texts: the lowest by `metric`."""
     said = answers["tuned"]
     if measured.kind == "classify":
         wrong = [i for i, row in enumerate(rows) if said[i].text.strip() != row.target]
         order = sorted(wrong, key=lambda i: (-(said[i].confidence or 0.0), i))
     else:
-        sums = measured.sums("tuned", spec.metrics[0])
+        sums = measured.sums("tuned", metric)
         each = sums.value(sums.per_item)
         order = sorted((i for i in range(len(rows)) if each[i] < sums.highest), key=lambda i: (float(each[i]), i))
     return [
@@ -229,7 +241,7 @@ def mistakes(
             "file": rows[i].file,
             "line": rows[i].line,
         }
-        for i in order[: spec.mistakes]
+        for i in order
     ]
 
 
