@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -110,7 +111,7 @@ def _file(shape: Shape, fact: FileFacts) -> dict[str, Any]:
         "blank_lines": fact.blank_lines,
         "shape": shape.name,
         "why": shape.why,
-        "columns": {name: shape.used.get(name, "unused") for name in (fact.columns or fact.keys)},
+        "columns": [{"name": name, "use": shape.used.get(name, "unused")} for name in (fact.columns or fact.keys)],
         "notes": fact.notes,
     }
 
@@ -131,7 +132,7 @@ def _quantiles(lengths: array[int]) -> dict[str, float]:
         return {}
     ordered = sorted(lengths)
     n = len(ordered)
-    at = {"min": 0, "p50": (n - 1) // 2, "p95": min(n - 1, (95 * n) // 100), "max": n - 1}
+    at = {"min": 0, "p50": (n - 1) // 2, "p95": math.ceil(0.95 * n) - 1, "max": n - 1}
     return {name: ordered[i] for name, i in at.items()} | {"mean": round(sum(ordered) / n, 1)}
 
 

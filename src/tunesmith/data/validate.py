@@ -75,7 +75,7 @@ class Problems:
     def add(self, problem: Problem) -> None:
         self.whole.append(problem)
 
-    def raise_if_any(self, *, read: int) -> None:
+    def raise_if_any(self, *, read: int, fix: str = "") -> None:
         """One DataError: the first problems, what is left of each reason, and the way out."""
         if not self.first and not self.whole:
             return
@@ -88,7 +88,7 @@ class Problems:
                 Problem(
                     where="",
                     what=f"{n:,} of {read:,} rows cannot be used: {by_reason(self.reasons)}{shown}",
-                    fix=self._way_out(),
+                    fix=fix or self._way_out(),
                 )
             )
         raise DataError(problems + self.whole)

@@ -1,0 +1,320 @@
+"""Stage prepare: divide the examples, take a subset if asked, and prove that every row fits the model.
+
+    examples, base model -> train.jsonl, validation.jsonl, test.jsonl, left_out.jsonl, dataset.json
+
+Two passes: the first holds a few numbers for each row and decides its split, the second counts
+tokens with the model's own tokenizer and template and writes the rows unchanged.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tunesmith.core.canonical import canonical_json, file_id, read_json, read_lines, write_atomic
+from tunesmith.core.errors import DataError, Problem, TunesmithError
+from tunesmith.core.nouns import LeftOut, Row
+from tunesmith.core.stage import Workspace
+from tunesmith.data.lines import Fault, excerpt
+from tunesmith.data.split import NAMES, Assessment, Ints, Shares, Units, assess, refuse_uneven
+from tunesmith.data.stages import PrepareInputs, PrepareOutputs, PrepareSpec
+from tunesmith.data.subset import subset
+from tunesmith.data.validate import Problems
+from tunesmith.data.write import LinesWriter
+from tunesmith.text.render import Rendered, Renderer
+
+BATCH = 256  # rows tokenized together
+
+
+def prepare(spec: PrepareSpec, inputs: PrepareInputs, work: Workspace) -> PrepareOutputs:
+    """Raises DataError for small classes, an uneven or empty split, and rows that are too long; each lists all."""
+    shares = Shares(train=spec.train, validation=spec.validation, test=spec.test)
+    rows_file = inputs.examples / "rows.jsonl"
+    survey = look(rows_file, spec)
+    refuse_small_classes(survey, spec)
+    codes = survey.units.codes(spec.salt, shares)
+    placed = assess(survey.units, codes, shares, spec.max_deviation)
+    refuse_uneven(survey.units, placed, shares, spec.salt, spec.max_deviation)
+    splits = codes[survey.units.row_group]
+    chosen = None
+    if spec.limit is not None and spec.limit < len(survey.ids):
+        chosen = subset(survey.ids, splits.tolist(), survey.units.row_class.tolist(), spec.limit, spec.seed)
+
+    folder = work.scratch / "dataset"
+    folder.mkdir(parents=True, exist_ok=True)
+    renderer = Renderer.load(inputs.base, system=spec.system)
+    counts = _Counts()
+    with ExitStack() as stack:
+        files = [stack.enter_context(LinesWriter(folder / f"{name}.jsonl")) for name in NAMES]
+        left_out = stack.enter_context(LinesWriter(folder / "left_out.jsonl"))
+        for gone in read_lines(inputs.examples / "left_out.jsonl", LeftOut):
+            counts.leave_out(gone, left_out)
+        done = 0
+        for batch in _batches(rows_file, splits, chosen, spec, counts, left_out):
+            _measure(batch, renderer, spec, counts, files, left_out)
+            done += len(batch)
+            work.stop_if_asked()
+            work.progress(done, len(chosen or survey.ids), "prepare", tokens=counts.tokens)
+    counts.refuse(spec)
+    _refuse_emptied(counts)
+    facts = dataset_facts(spec, survey, placed, counts, by=read_json(inputs.examples / "check.json")["groups"]["by"])
+    facts["seal"] = file_id(folder / "test.jsonl")
+    write_atomic(folder / "dataset.json", canonical_json(facts) + b"\n")
+    work.summarize(counts=facts["counts"], tokens=counts.tokens, deviation=facts["split"]["deviation"])
+    return PrepareOutputs(dataset=folder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Survey:
+    """What the first pass keeps of the rows, in file order."""
+
+    ids: Sequence[str]
+    units: Units
+    class_rows: Counter[str]
+
+
+@dataclass(slots=True)
+class _Glance:
+    """The part of a Row that decides its split; msgspec skips the rest."""
+
+    id: str
+    target: str
+    group: str
+
+
+def look(rows_file: Path, spec: PrepareSpec) -> Survey:
+    ids: list[str] = []
+    groups: dict[str, int] = {}
+    classes: dict[str, int] = {label: i for i, label in enumerate(spec.labels)} if spec.kind == "classify" else {}
+    row_group, row_class = array("q"), array("q")
+    class_rows: Counter[str] = Counter()
+    for row in read_lines(rows_file, _Glance):
+        ids.append(row.id)
+        row_group.append(groups.setdefault(row.group, len(groups)))
+        if spec.kind == "classify":
+            row_class.append(classes.setdefault(row.target, len(classes)))
+            class_rows[row.target] += 1
+        else:
+            row_class.append(0)
+    units = Units(
+        groups=list(groups),
+        row_group=np.array(row_group, np.int64),
+        row_class=np.array(row_class, np.int64),
+        classes=list(classes),
+    )
+    return Survey(ids=ids, units=units, class_rows=class_rows)
+
+
+def small_classes(survey: Survey, spec: PrepareSpec) -> dict[str, int]:
+    """Classes with too few rows in the whole data, whatever the limit."""
+    return {c: survey.class_rows[c] for c in sorted(survey.units.classes) if survey.class_rows[c] < spec.min_class_rows}
+
+
+def refuse_small_classes(survey: Survey, spec: PrepareSpec) -> None:
+    """Raises one DataError that lists them all, unless they are to be kept."""
+    small = small_classes(survey, spec)
+    if not small or spec.small_classes == "keep":
+        return
+    problems = []
+    for label, n in small.items():
+        lacking = spec.min_class_rows - n
+        rows = f"{n} row{'' if n == 1 else 's'}"
+        what = f"the class {label!r} has {rows}, fewer than {spec.min_class_rows}: too few to split and to judge"
+        problems.append(Problem(where="data", what=what, fix=f"add {lacking} rows, or merge it with another class"))
+    fix = "to keep them in the data without judging them: --set data.small_classes=keep"
+    problems.append(
+        Problem(where="", what=f"{len(small)} of {len(survey.units.classes)} classes are too small", fix=fix)
+    )
+    raise DataError(problems)
+
+
+@dataclass(slots=True)
+class _Counts:
+    """What the second pass counts."""
+
+    rows: list[int] = field(default_factory=lambda: [0, 0, 0])
+    classes: dict[str, list[int]] = field(default_factory=dict)
+    prompt: array[int] = field(default_factory=lambda: array("q"))  # tokens, of each row
+    answer: array[int] = field(default_factory=lambda: array("q"))
+    left_out: Counter[str] = field(default_factory=Counter)
+    problems: Problems = field(default_factory=Problems)
+    tokens: int = 0
+    longest: int = 0
+    read: int = 0
+
+    def leave_out(self, gone: LeftOut, file: LinesWriter) -> None:
+        self.left_out[gone.reason] += 1
+        file.write(gone)
+
+    def keep(self, row: Row, split: int, prompt: int, answer: int, *, classify: bool) -> None:
+        self.rows[split] += 1
+        if classify:
+            self.classes.setdefault(row.target, [0, 0, 0])[split] += 1
+        self.prompt.append(prompt)
+        self.answer.append(answer)
+        self.tokens += prompt + answer
+
+    def refuse(self, spec: PrepareSpec) -> None:
+        fixes = []
+        if self.problems.reasons["over_long"]:
+            fixes.append(f"--set train.max_tokens={self.longest} takes the longest")
+            fixes.append("--set data.over_long=leave_out leaves such rows out with their reason; none is ever cut")
+        if self.problems.reasons["template"]:
+            fixes.append("correct the rows that the model's chat template refuses, or choose another model")
+        self.problems.raise_if_any(read=self.read, fix="; ".join(fixes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    line: bytes
+    row: Row
+    split: int
+
+
+def _batches(
+    rows_file: Path, splits: Ints, chosen: set[int] | None, spec: PrepareSpec, counts: _Counts, left_out: LinesWriter
+) -> Iterator[list[_Placed]]:
+    """The chosen rows with their split; the others are left out by the limit."""
+    decode = msgspec.json.Decoder(Row).decode
+    batch: list[_Placed] = []
+    with open(rows_file, "rb") as f:
+        for i, line in enumerate(f):
+            row = decode(line)
+            if chosen is not None and i not in chosen:
+                counts.leave_out(_left_out(row, "limit", f"outside the subset of {spec.limit} rows"), left_out)
+                continue
+            batch.append(_Placed(line.rstrip(b"\n"), row, int(splits[i])))
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+def _measure(
+    batch: list[_Placed],
+    renderer: Renderer,
+    spec: PrepareSpec,
+    counts: _Counts,
+    files: list[LinesWriter],
+    left_out: LinesWriter,
+) -> None:
+    """Count the tokens of each row and write it into its split, unless it does not fit."""
+    for placed, rendered in zip(batch, _render(batch, renderer), strict=True):
+        row = placed.row
+        counts.read += 1
+        if isinstance(rendered, Fault):
+            counts.problems.add_row(f"{row.file}:{row.line}", rendered)
+            continue
+        total, answer = len(rendered.ids), _answer_tokens(rendered)
+        if total > spec.max_tokens:
+            counts.longest = max(counts.longest, total)
+            what = f"{total:,} tokens (prompt {total - answer:,}, answer {answer:,}), {spec.max_tokens:,} at most"
+            if spec.over_long == "refuse":
+                counts.problems.add_row(f"{row.file}:{row.line}", Fault(reason="over_long", what=what))
+            counts.leave_out(_left_out(row, "over_long", what), left_out)
+            continue
+        files[placed.split].write_line(placed.line)
+        counts.keep(row, placed.split, total - answer, answer, classify=spec.kind == "classify")
+
+
+def _render(batch: list[_Placed], renderer: Renderer) -> list[Rendered | Fault]:
+    try:
+        return list(renderer.render_many([(p.row.messages, p.row.target) for p in batch]))
+    except TunesmithError:
+        return [_render_one(p.row, renderer) for p in batch]  # slower, to know which
+
+
+def _render_one(row: Row, renderer: Renderer) -> Rendered | Fault:
+    try:
+        return renderer.render(row.messages, row.target)
+    except TunesmithError as e:
+        return Fault(reason="template", what=e.problems[0].what, fix=e.problems[0].fix)
+
+
+def _answer_tokens(rendered: Rendered) -> int:
+    """The answer is the last run of trained tokens; what stands between turns is not trained."""
+    n = 0
+    for trained in reversed(rendered.trained):
+        if not trained:
+            break
+        n += 1
+    return n
+
+
+def _left_out(row: Row, reason: str, detail: str) -> LeftOut:
+    return LeftOut(file=row.file, line=row.line, reason=reason, detail=detail, text=excerpt(row.example.input))
+
+
+def _refuse_emptied(counts: _Counts) -> None:
+    empty = [name for name, n in zip(NAMES, counts.rows, strict=True) if not n]
+    if empty:
+        raise DataError(
+            f"no row is left in {' and '.join(empty)}: {sum(counts.left_out.values()):,} rows are left out",
+            where="data.split",
+            fix="raise train.max_tokens or data.limit, or add rows",
+        )
+
+
+def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Assessment, counts: _Counts, *, by: str) -> dict[str, Any]:
+    """dataset.json but for the seal."""
+    labels = sorted(survey.units.classes)
+    table = {c: dict(zip(NAMES, counts.classes.get(c, [0, 0, 0]), strict=True)) for c in labels}
+    small = small_classes(survey, spec)
+    not_judged = {c: f"{n} rows, fewer than {spec.min_class_rows}" for c, n in small.items()}
+    not_judged |= {c: "no rows in the test set" for c in labels if c not in small and not table[c]["test"]}
+    total = sum(counts.rows)
+    asked = dict(zip(NAMES, (spec.train, spec.validation, spec.test), strict=True))
+    got = {name: round(n / total, 6) for name, n in zip(NAMES, counts.rows, strict=True)}
+    worst = placed.worst_stratum
+    return {
+        "kind": spec.kind,
+        "labels": labels,
+        "counts": dict(zip(NAMES, counts.rows, strict=True)),
+        "class_counts": table,
+        "not_judged": dict(sorted(not_judged.items())),
+        "untrained": [c for c in labels if survey.class_rows[c] and not table[c]["train"]],
+        "split": {
+            "by": by,
+            "salt": spec.salt,
+            "groups": len(survey.units.groups),
+            "shares": got,
+            "asked": asked,
+            "deviation": round(max(abs(got[name] - asked[name]) for name in NAMES), 6),
+            "allowed": {gap.split: round(gap.allowed, 6) for gap in placed.sizes},
+            "worst_class": None
+            if worst is None
+            else {
+                "label": worst.label,
+                "split": worst.split,
+                "share": round(worst.share, 6),
+                "of_all": round(worst.wanted, 6),
+            },
+        },
+        "tokens": {
+            "prompt": _spread(counts.prompt),
+            "answer": _spread(counts.answer),
+            "total": counts.tokens,
+            "longest": max(map(sum, zip(counts.prompt, counts.answer, strict=True))),
+            "limit": spec.max_tokens,
+        },
+        "left_out": dict(sorted(counts.left_out.items())),
+        "limit": spec.limit,
+        "system": spec.system,
+    }
+
+
+def _spread(tokens: array[int]) -> dict[str, float]:
+    """Mean and nearest-rank quantiles."""
+    ordered, n = sorted(tokens), len(tokens)
+    p95 = ordered[math.ceil(0.95 * n) - 1]
+    return {"mean": round(sum(ordered) / n, 3), "p50": ordered[(n - 1) // 2], "p95": p95, "max": ordered[-1]}
