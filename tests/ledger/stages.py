@@ -47,7 +47,7 @@ def repeat(spec: RepeatSpec, inputs: RepeatInputs, work: Workspace) -> RepeatOut
         work.stop_if_asked()
         work.log(step=step)
         write(saved.with_suffix(".tmp"), str(step))
-        os.replace(saved.with_suffix(".tmp"), saved)
+        saved.with_suffix(".tmp").replace(saved)
     source = (inputs.source / "rows.csv").read_text(encoding="utf-8")
     rows, report = work.scratch / "rows", work.scratch / "report"
     (rows / "parts").mkdir(parents=True)

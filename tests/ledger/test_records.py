@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.ledger.stages import add_source, in_child, read_all, run_repeat
 
+from tests.ledger.stages import add_source, in_child, read_all, run_repeat
 from tunesmith.core.errors import InputError, StorageError
 from tunesmith.ledger.database import Database, Schema, migrate, statements
 from tunesmith.ledger.ledger import Ledger
@@ -148,7 +148,10 @@ def test_a_newer_ledger_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(StorageError) as caught:
         Ledger.open(tmp_path)
     message = str(caught.value)
-    assert f"schema version {len(NEXT.migrations)}; this Tunesmith knows versions up to {len(SCHEMA.migrations)}" in message
+    assert (
+        f"schema version {len(NEXT.migrations)}; this Tunesmith knows versions up to {len(SCHEMA.migrations)}"
+        in message
+    )
     assert "pip install --upgrade tunesmith" in message
     assert str(tmp_path / "ledger.db") in message
 

@@ -18,7 +18,7 @@ from tunesmith.ledger.records import DERIVED, GENESIS, SCHEMA, derive, fact_hash
 from tunesmith.ledger.verify import problem_with
 
 RESTORE = "restore the newest backup: facts cannot be made again"
-REBUILD = "the facts themselves are whole; restore the newest backup, or keep the project and report this"
+REBUILD = "restore the newest backup; if no fact is damaged, nothing is lost: keep the project and report this"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import content_id, plain
-from tunesmith.core.errors import InputError, Stopped, StorageError, TunesmithError
+from tunesmith.core.errors import InputError, Stopped, TunesmithError
 from tunesmith.core.nouns import Artifact, Run
 from tunesmith.core.stage import Clock, Exec, Stage, Workspace, no_progress
 from tunesmith.ledger.environment import environment
@@ -58,6 +58,7 @@ def execute(
     done = ledger.finished(key)
     if done is not None:
         return replace(done, reused=True)
+    _check_known(ledger, inputs)
     lock = FileLock(ledger.locks / key, waiting=_waiting(stage, progress, stop))
     with lock:
         lock.sign()
@@ -78,6 +79,13 @@ def _check_names(stage: Stage, spec: Any, inputs: Inputs) -> None:
     wanted = {f.name for f in fields(stage.inputs)}
     if set(inputs) != wanted:
         raise TypeError(f"{stage.name} wants the inputs {sorted(wanted)}, not {sorted(inputs)}")
+
+
+def _check_known(ledger: Ledger, inputs: Inputs) -> None:
+    for name, value in inputs.items():
+        for id in value.values() if isinstance(value, Mapping) else [value]:
+            if id is not None and ledger.records.artifact(id) is None:  # whole ids: a short one would be another key
+                raise InputError(f"there is no artifact with the id {id}", where=name, fix="give the whole id")
 
 
 def _waiting(stage: Stage, progress: Callable[..., None], stop: threading.Event) -> Callable[[dict[str, Any]], None]:
@@ -197,7 +205,7 @@ def _disk_errors_explained(where: Path) -> Iterator[None]:
 
 
 def _record_end(ledger: Ledger, run: Run) -> None:
-    with suppress(StorageError):  # if the disk is the problem, what the stage raised says so, and is raised on
+    with suppress(TunesmithError):  # if the disk is the problem, what the stage raised says so, and is raised on
         ledger.append_new([], run_fact(run))
 
 

@@ -73,20 +73,20 @@ class Traces:
                 batch, self._waiting = self._waiting, []
             if not batch:
                 return
+            refused: list[sqlite3.Error] = []
             try:
-                columns = ", ".join(COLUMNS)
-                values = ", ".join(f":{c}" for c in COLUMNS)
                 with self._database.write() as db:
-                    db.executemany(f"INSERT INTO traces ({columns}) VALUES ({values})", batch)  # noqa: S608
-                self.problem = None
-            except (TunesmithError, sqlite3.Error) as e:
-                self.problem = e if isinstance(e, TunesmithError) else TunesmithError(f"a trace was refused: {e}")
-                if isinstance(e, TunesmithError):
-                    with self._changed:
-                        self._waiting[:0] = batch
-                else:  # one row of the batch breaks a rule of the table, so it can never be written
-                    self.lost += len(batch)
+                    refused = [e for row in batch if (e := _insert(db, row))]
+            except TunesmithError as e:
+                self.problem = e
+                with self._changed:
+                    self._waiting[:0] = batch
                 raise
+            self.problem = None
+            if refused:
+                self.lost += len(refused)
+                self.problem = TunesmithError(f"a trace was refused: {refused[0]}")
+                raise self.problem
 
     def rows(self, limit: int | None = None) -> list[dict[str, Any]]:
         """Newest first, including those just appended."""
@@ -122,5 +122,14 @@ class Traces:
                 self._changed.wait(BATCH_S)
             try:
                 self.flush()
-            except (TunesmithError, sqlite3.Error):
+            except TunesmithError:
                 continue  # kept in `problem`, where /health shows it; tried again
+
+
+def _insert(db: sqlite3.Connection, row: dict[str, Any]) -> sqlite3.Error | None:
+    """What is wrong with a row that breaks a rule of the table; it must not take the others with it."""
+    try:
+        db.execute(f"INSERT INTO traces ({', '.join(COLUMNS)}) VALUES ({', '.join(f':{c}' for c in COLUMNS)})", row)  # noqa: S608
+    except (sqlite3.IntegrityError, sqlite3.ProgrammingError) as e:
+        return e
+    return None
