@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from tunesmith.core.nouns import Message
+from tunesmith.model.forward import Network
 from tunesmith.model.sampling import sample, top_logprobs
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.detokenize import TextStream
 from tunesmith.serve.labels import LabelScorer
 from tunesmith.serve.observe import error_line, log
 from tunesmith.serve.scheduler import Event, Failed, Finished, Job, Scheduler, TokenLogprob
-from tunesmith.serve.slots import Forward, Prefix, Slots
+from tunesmith.serve.slots import Prefix, Slots
 
 PREFILL_TOKENS = 2048  # prompt tokens computed between two steps: bounds how long running answers stand still
 PROBE_TOLERANCE = 0.02  # of the largest logit: far above rounding, far below a wrong mask or position
@@ -56,18 +57,18 @@ class Engine:
         self._max_batch = max_batch
         self._cache_columns = cache_columns
         self._rows: list[_Row] = []
-        self._forward = Forward(bundle.model)
+        self._network = Network(bundle.model)
         self._slots: Slots
-        self._labels = LabelScorer(bundle, self._forward, batch_tokens=batch_tokens)
+        self._labels = LabelScorer(bundle, self._network, batch_tokens=batch_tokens)
         self._thread = threading.Thread(target=self._run, name="tunesmith-engine", daemon=True)
         self._halt = threading.Event()
 
     def start(self) -> None:
         """Compute the common prefix, prove that batching changes nothing, begin to serve."""
-        with torch.inference_mode():
-            prefix = Prefix(self._forward, common_prefix(self.bundle))
-            self._slots = Slots(self._forward, prefix)
-            if self._max_batch > 1 and not batching_is_exact(self._forward, prefix):
+        with torch.no_grad():
+            prefix = Prefix(self._network, common_prefix(self.bundle))
+            self._slots = Slots(self._network, prefix)
+            if self._max_batch > 1 and not batching_is_exact(self._network, prefix):
                 self._max_batch = 1
                 log("batching_off", reason="this model's logits in a batch differ from those alone")
         self._thread.start()
@@ -88,7 +89,7 @@ class Engine:
     # everything below runs in the engine's own thread
 
     def _run(self) -> None:
-        with torch.inference_mode():
+        with torch.no_grad():
             while not self._halt.is_set():
                 if not self._rows and not self.scheduler.wait_for_work():
                     return
@@ -228,21 +229,21 @@ def common_prefix(bundle: LoadedBundle) -> list[int]:
     return first[:n]
 
 
-def batching_is_exact(forward: Forward, prefix: Prefix) -> bool:
+def batching_is_exact(network: Network, prefix: Prefix) -> bool:
     """Whether ragged rows in one block get the logits that each gets alone, over a join, two steps and a leave.
 
     An architecture whose masks or positions don't follow ours fails here, not in front of a user.
     """
     seed = [t for t in range(3, 40)]
     prompts = [[*prefix.ids, *seed[:9]], seed[:3], seed[5:30]]
-    together = Slots(forward, prefix)
+    together = Slots(network, prefix)
     got = [together.join(prompts[:2])]
     got[0] = torch.cat([got[0], together.join(prompts[2:])])
     got.append(together.step([7, 8, 9]))
     together.keep([0, 2])
     got.append(together.step([10, 11]))
     for i, (prompt, steps) in enumerate(zip(prompts, ([7, 10], [8], [9, 11]), strict=True)):
-        alone = Slots(forward, Prefix(forward, ()))
+        alone = Slots(network, Prefix(network, ()))
         want = [alone.join([prompt]), *(alone.step([t]) for t in steps)]
         for at, logits in enumerate(want):
             row = got[at][i if at < 2 else i // 2]

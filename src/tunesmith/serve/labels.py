@@ -15,11 +15,12 @@ import torch
 
 from tunesmith.core.nouns import Answer
 from tunesmith.model.answer import LanguageModel
+from tunesmith.model.forward import Network
 from tunesmith.model.sampling import sample, top_logprobs
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.detokenize import TextStream
 from tunesmith.serve.scheduler import Event, Finished, Job, Piece, TokenLogprob
-from tunesmith.serve.slots import Forward, Prefix, Slots
+from tunesmith.serve.slots import Prefix, Slots
 
 Tell = Callable[[Job, Event], None]
 
@@ -27,9 +28,9 @@ Tell = Callable[[Job, Event], None]
 class LabelScorer:
     """Scores jobs over a bundle's labels. `batch_tokens`: padded tokens in one forward pass."""
 
-    def __init__(self, bundle: LoadedBundle, forward: Forward, *, batch_tokens: int) -> None:
+    def __init__(self, bundle: LoadedBundle, network: Network, *, batch_tokens: int) -> None:
         self._bundle = bundle
-        self._forward = forward
+        self._network = network
         self._language_model = LanguageModel(bundle.model, bundle.renderer)
         self._batch_tokens = batch_tokens
 
@@ -86,7 +87,7 @@ class LabelScorer:
     def _logprobs(self, job: Job, ids: Sequence[int]) -> list[TokenLogprob]:
         """Of the label's tokens under the model: one more forward pass, only where they are asked for."""
         decode, top = self._bundle.renderer.decode, job.sampling.top_logprobs or 0
-        slots = Slots(self._forward, Prefix(self._forward, ()))
+        slots = Slots(self._network, Prefix(self._network, ()))
         logits = slots.join([job.prompt])[0]
         found = []
         for token in ids[:-1]:  # the stop token is not part of the text

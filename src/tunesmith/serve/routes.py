@@ -152,20 +152,23 @@ def add_routes(
         started = time.perf_counter()
         bundle = chosen.engine.bundle
         ids = await asyncio.to_thread(lambda: [_tokens(chosen, p) for p in prompts])
+        chat = isinstance(body, ChatRequest)
+        mode: Literal["label", "generate"] = "label" if chosen.labels and chat else "generate"
+        label = max((len(bundle.renderer.answer(text)) for text in bundle.labels), default=1)
         seed = secrets.randbits(62)
         wishes = [
             sampling(
                 body,
                 prompt_tokens=len(i),
                 context=bundle.context,
+                room=label if mode == "label" else 1,
                 most=most_tokens,
                 temperature=bundle.settings.temperature,
-                max_new_tokens=bundle.settings.max_new_tokens,
+                max_new_tokens=label if mode == "label" else bundle.settings.max_new_tokens,
                 seed=seed,
             )
             for i in ids
         ]
-        chat = isinstance(body, ChatRequest)
         exchange = Exchange(
             served=chosen,
             reply=Reply(chat=chat, model=body.model),
@@ -177,7 +180,6 @@ def add_routes(
             with_logprobs=wishes[0].top_logprobs is not None,
             started=started,
         )
-        mode: Literal["label", "generate"] = "label" if chosen.labels and chat else "generate"
         deadline = time.monotonic() + seconds
         for tokens, wish, prompt in zip(ids, wishes, prompts, strict=True):
             for k in range(body.n or 1):

@@ -189,6 +189,7 @@ def sampling(
     *,
     prompt_tokens: int,
     context: int,
+    room: int,
     most: int,
     temperature: float,
     max_new_tokens: int,
@@ -196,16 +197,16 @@ def sampling(
 ) -> Sampling:
     """The request's wishes with the bundle's own where it has none. Raises Refused before any work is done.
 
-    `context` is what the model can hold, `most` what this server lets one request ask for; `temperature`
-    and `max_new_tokens` are the bundle's generation settings; `seed` is used when the request has none.
+    `context` is what the model can hold, `room` what an answer needs of it at least, `most` what this server
+    lets one request ask for; `temperature` and `max_new_tokens` are the bundle's own; `seed` is used when the
+    request has none.
     """
     name = "max_tokens" if request.max_tokens is not None else "max_completion_tokens"
     asked = request.token_limit
-    if prompt_tokens >= context or (asked is not None and prompt_tokens + asked > context):
-        wanted = f" and {asked} were asked for as an answer" if asked is not None else ""
+    if prompt_tokens + max(room, asked or 0) > context:
         raise Refused(
-            f"This model's maximum context length is {context} tokens; the prompt has {prompt_tokens}{wanted}. "
-            "Shorten the messages or ask for fewer tokens.",
+            f"This model's maximum context length is {context} tokens; the prompt has {prompt_tokens} and the answer "
+            f"would need {max(room, asked or 0)}. Shorten the messages or ask for fewer tokens.",
             param="messages" if isinstance(request, ChatRequest) else "prompt",
             code="context_length_exceeded",
         )
@@ -231,6 +232,7 @@ UNSUPPORTED = {
 def invalid(errors: Sequence[Any]) -> Refused:
     """Pydantic's errors as one refusal, all problems in it. User content is never repeated."""
     found: dict[str, str] = {}
+    branches: dict[str, str] = {}
     for error in errors:
         place = [p for p in error["loc"] if p != "body"]
         field = str(place[0]) if place else ""
@@ -246,7 +248,13 @@ def invalid(errors: Sequence[Any]) -> Refused:
             )
         else:
             text = "only text parts are supported" if place[-1:] == ["type"] and field == "messages" else error["msg"]
-            found.setdefault(where, f"{where}: {text}" if where else text)
+            if error["type"] in ("string_type", "list_type"):
+                branches.setdefault(where, f"{where}: {text}")  # another branch of a union may say it better
+            else:
+                found.setdefault(where, f"{where}: {text}" if where else text)
+    for where, text in branches.items():
+        if not any(other == where or other.startswith(f"{where}[") for other in found):
+            found[where] = text
     first = next((str(p) for e in errors for p in e["loc"] if p != "body"), None)
     return Refused("; ".join(list(found.values())[:8]), param=first)
 
