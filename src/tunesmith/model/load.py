@@ -42,7 +42,6 @@ def load_base(folder: Path, *, dtype: str | torch.dtype) -> PreTrainedModel:
                 local_files_only=True,
                 use_safetensors=True,
                 trust_remote_code=False,
-                attn_implementation="sdpa",
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # so that all of them are reported below
             )
