@@ -1,0 +1,143 @@
+"""The `tunesmith` command: its verbs by name, and the one place where errors become exit codes.
+
+0 done or passed · 1 the verdict is fail · 2 the user can mend it · 3 not enough evidence ·
+70 a bug in Tunesmith · 130 stopped, state saved · 141 whoever read our output went away.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from tunesmith import __version__
+
+# in the order of the journey; the words are here so that `--help` imports no verb
+VERBS: dict[str, dict[str, str]] = {
+    "The journey": {
+        "init": "Make a project from data files and a goal.",
+        "check": "Show what is in the data and what is wrong with it.",
+        "plan": "Forecast stages, steps, memory, minutes and disk.",
+        "run": "Take every stage from the raw file to a gated bundle.",
+        "report": "Write the page of the latest run and print where it is.",
+    },
+    "Its stages, one by one": {
+        "prepare": "Split the examples and count their tokens.",
+        "baselines": "Answer the test set with every arm but the tuned one.",
+        "train": "Train the model.",
+        "evaluate": "Compare the tuned model with the baselines.",
+        "gate": "Judge the tuned model against the goals.",
+        "bundle": "Pack what ships: weights, renderer, card, verdict.",
+    },
+    "The model": {
+        "serve": "Serve it over an OpenAI-compatible API.",
+        "ask": "Ask it one question.",
+        "predict": "Answer every row of a file.",
+    },
+    "Looking things up": {
+        "tokens": "Show one example's tokens and which are trained.",
+        "runs": "List what was executed, newest first.",
+        "show": "Show one run, artifact or alias.",
+        "diff": "Show what differs between two runs or artifacts.",
+        "lineage": "Show what a thing was made from.",
+        "config": "Show every setting and where it was said.",
+        "schema": "Print the JSON Schema of tunesmith.yaml.",
+        "doctor": "Re-hash everything stored and explain what is wrong.",
+        "backup": "Write a consistent copy of what the project has learnt.",
+    },
+}
+NAMES = tuple(name for section in VERBS.values() for name in section)
+
+
+class Verbs(click.Group):
+    """A group whose commands are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NAMES)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in NAMES:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.verbs.{name}"), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0] if args else ""
+        if name and name not in NAMES and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else "`tunesmith --help` lists the verbs."
+            raise click.UsageError(f"{name!r} is not a verb. {hint}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, verbs in VERBS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()))
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Every verb takes --project DIR, --set KEY=VALUE and --json. `tunesmith VERB --help` says more.",
+)
+@click.version_option(__version__, prog_name="tunesmith", message="%(prog)s %(version)s")
+def tunesmith() -> None:
+    """From a raw file and a goal to a gated, served model.
+
+    \b
+      tunesmith init coding --kind classify --data diagnoses.csv --text description --label chapter
+      cd coding
+      tunesmith run
+      tunesmith ask "Fracture of shaft of left tibia"
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line; returns its exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that cannot show a letter is no reason to fail
+    try:
+        code = _invoke(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return _reader_left()
+    return code
+
+
+def _invoke(arguments: list[str]) -> int:
+    from tunesmith.cli import endings
+
+    as_json = "--json" in arguments
+    try:
+        result: Any = tunesmith.main(args=arguments, prog_name="tunesmith", standalone_mode=False)
+    except SystemExit as e:
+        return e.code if isinstance(e.code, int) else int(e.code is not None)
+    except click.exceptions.NoArgsIsHelpError as e:
+        click.echo(e.ctx.get_help() if e.ctx else e.format_message())
+        return 2
+    except click.ClickException as e:
+        return endings.usage(e, as_json)
+    except (KeyboardInterrupt, click.Abort):
+        return endings.interrupted(as_json)
+    except BrokenPipeError:
+        raise
+    except Exception as e:
+        return endings.failed(e, arguments[0] if arguments else "", as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _reader_left() -> int:
+    """`tunesmith runs | head -1`: quiet, with the code that shells give for a closed pipe."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # or the interpreter complains when it flushes at exit
+    return 141

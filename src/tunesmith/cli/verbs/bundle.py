@@ -1,0 +1,17 @@
+"""tunesmith bundle: pack what ships"""
+
+from __future__ import annotations
+
+import click
+
+from tunesmith.cli.common import common, opened
+from tunesmith.cli.show import show
+
+
+@click.command()
+@common
+def bundle(project: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Pack what ships: weights, renderer, card, verdict."""
+    with opened(project, overrides, stoppable=True) as p:
+        result = p.bundle()
+    show(result, as_json)
