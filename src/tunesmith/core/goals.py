@@ -65,15 +65,23 @@ USUAL_METRIC: dict[Kind, str] = {  # the one that `beats` means when no goal nam
 }
 
 CLASSIFIERS = ("majority", "tfidf")
-ARMS = (*CLASSIFIERS, "zero_shot", "few_shot")  # "tuned" is the arm that the goals are about
+ARMS = (*CLASSIFIERS, "lead", "zero_shot", "few_shot")  # "tuned" is the arm that the goals are about
+ARMS_OF: dict[Kind, tuple[str, ...]] = {
+    "classify": (*CLASSIFIERS, "zero_shot", "few_shot"),
+    "extract": ("zero_shot", "few_shot"),
+    "summarize": ("lead", "zero_shot", "few_shot"),  # lead: the first sentences of the text
+    "instruct": ("zero_shot", "few_shot"),
+    "chat": ("zero_shot", "few_shot"),
+    "domain": ("zero_shot",),
+}
 
 FORM = "macro_f1 >= 0.70, or macro_f1 >= 0.70 @ label=NAME, or beats: [zero_shot, few_shot]"
 _GOAL = re.compile(r"\s*(?P<metric>[^\s<>=@]+)\s*(?P<op>>=|<=)\s*(?P<bar>[^\s@]+)\s*(@\s*(?P<slice>.*?)\s*)?")
 
 
 def usual_arms(kind: Kind) -> tuple[str, ...]:
-    """The arms a tuned model is compared with unless `evaluate.arms` says otherwise."""
-    return ARMS if kind == "classify" else tuple(a for a in ARMS if a not in CLASSIFIERS)
+    """Every arm that can do such a task; the tuned model is compared with them unless `evaluate.arms` says otherwise."""
+    return ARMS_OF[kind]
 
 
 def metrics_of(kind: Kind) -> tuple[str, ...]:
@@ -199,7 +207,7 @@ class _Parts:
             return [(self.wrong, f"write {FORM}")]
         return [
             *self._metric_problems(task, self.metric or usual),
-            *self._arm_problems(arms),
+            *self._arm_problems(task.kind, arms),
             *self._slice_problems(task),
         ]
 
@@ -217,22 +225,19 @@ class _Parts:
             return [(what, f"write {metric} {self.op} {self.bar / 100:g}" if percent else "choose a bar in that range")]
         return []
 
-    def _arm_problems(self, arms: Sequence[str]) -> list[tuple[str, str]]:
+    def _arm_problems(self, kind: Kind, arms: Sequence[str]) -> list[tuple[str, str]]:
         found = []
         for i, name in enumerate(self.beats):
             if name == "tuned":
                 found.append(("beats names tuned, which is the model the goal is about", "name a baseline"))
             elif name in self.beats[:i]:
                 found.append((f"beats names {name} twice", "name each arm once"))
-            elif name in ARMS and name not in arms:
-                found.append(
-                    (
-                        f"beats names {name}, which is not compared here (arms: {', '.join(arms) or 'none'})",
-                        "add it to evaluate.arms" if name not in CLASSIFIERS else "name another arm",
-                    )
-                )
+            elif why := arm_problem(name, kind):
+                found.append((f"beats names {name}: {why[0]}", why[1]))
             elif name not in arms:
-                found.append((f"beats names {name}, which is no arm", did_you_mean(name, arms)))
+                found.append(
+                    (f"beats names {name}, which evaluate.arms leaves out", "add it there, or name another arm")
+                )
         return found
 
     def _slice_problems(self, task: Task) -> list[tuple[str, str]]:
@@ -254,6 +259,15 @@ class _Parts:
 
 def usual_of(task: Task) -> str:
     return USUAL_METRIC[task.kind]
+
+
+def arm_problem(name: str, kind: Kind) -> tuple[str, str] | None:
+    """What is wrong with comparing with this arm, and what to do."""
+    if name not in ARMS:
+        return "there is no such arm", did_you_mean(name, usual_arms(kind))
+    if name not in usual_arms(kind):
+        return f"it cannot do a {kind} task", f"use {', '.join(usual_arms(kind))}"
+    return None
 
 
 def metric_problem(name: str, kind: Kind) -> tuple[str, str] | None:

@@ -155,6 +155,9 @@ def _arms(project: _Checked) -> Iterator[Problem]:
         if arm in seen:
             yield project.problem((*path, i), f"evaluate.arms names {arm} twice", "remove one")
         seen.add(arm)
+        if why := goal_words.arm_problem(arm, kind):
+            yield project.problem((*path, i), f"evaluate.arms names {arm}: {why[0]}", why[1])
+        seen.add(arm)
         if arm in goal_words.CLASSIFIERS and kind != "classify":
             usable = ", ".join(goal_words.usual_arms(kind))
             yield project.problem((*path, i), f"{arm} is a classifier; a {kind} task has no classes", f"use {usable}")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tunesmith.core.nouns import Kind
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator accepts
 
 
 class Section(BaseModel):
@@ -22,7 +23,7 @@ class Section(BaseModel):
 class TaskSettings(Section):
     """What the model is for."""
 
-    kind: Kind
+    kind: Kind = Field(description="what the model does")
     text: str | None = Field(default=None, description="column with the input text")
     label: str | None = Field(default=None, description="column with the class, summary or answer")
     group: str | None = Field(default=None, description="column whose values must not straddle a split")
@@ -37,10 +38,10 @@ class TaskSettings(Section):
 class SplitSettings(Section):
     """How rows are divided. Placement is by salted hash, so adding rows moves no old row."""
 
-    train: Fraction = 0.8
-    validation: Fraction = 0.1
-    test: Fraction = 0.1
-    salt: str = ""
+    train: Fraction = Field(default=0.8, description="share of the rows to learn from")
+    validation: Fraction = Field(default=0.1, description="share on which every choice is made")
+    test: Fraction = Field(default=0.1, description="share that is sealed and only judges")
+    salt: str = Field(default="", description="another text gives another split")
     max_deviation: Annotated[float, Field(gt=0, le=1)] = Field(
         default=0.05, description="largest allowed difference between a split's share and the one asked for"
     )
@@ -49,58 +50,76 @@ class SplitSettings(Section):
 class DataSettings(Section):
     """Where the rows come from and what happens to those that cannot be used."""
 
-    files: Annotated[list[str], Field(min_length=1)]
-    bad_rows: Literal["refuse", "leave_out"] = "refuse"
-    over_long: Literal["refuse", "leave_out"] = "refuse"
-    duplicates: Literal["leave_out", "keep"] = "leave_out"
-    contradictions: Literal["refuse", "leave_out"] = "refuse"
-    small_classes: Literal["refuse", "keep"] = "refuse"
+    files: Annotated[list[str], Field(min_length=1)] = Field(
+        description="CSV, TSV or JSON lines; relative to tunesmith.yaml"
+    )
+    bad_rows: Literal["refuse", "leave_out"] = Field(
+        default="refuse", description="rows that cannot be read or lack a value"
+    )
+    over_long: Literal["refuse", "leave_out"] = Field(
+        default="refuse", description="rows with more than train.max_tokens; none is ever cut"
+    )
+    duplicates: Literal["leave_out", "keep"] = Field(
+        default="leave_out", description="the same text with the same answer"
+    )
+    contradictions: Literal["refuse", "leave_out"] = Field(
+        default="refuse", description="the same text with different answers"
+    )
+    small_classes: Literal["refuse", "keep"] = Field(
+        default="refuse", description="keep: train on them, report them as not judged"
+    )
     min_class_rows: Annotated[int, Field(ge=1)] = Field(
         default=10, description="fewer rows than this make a class small"
     )
     split: SplitSettings = SplitSettings()
     limit: Annotated[int, Field(ge=20)] | None = Field(default=None, description="a seeded subset of this many rows")
-    seed: int = 0
+    seed: Seed = Field(default=0, description="of the subset")
 
 
 class MethodSettings(Section):
     """Which weights are trained."""
 
-    kind: Literal["lora", "full"] = "lora"
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    kind: Literal["lora", "full"] = Field(default="lora", description="low-rank adapters, or every weight")
+    rank: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, description="of the adapters")
     alpha: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: twice the rank")
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    targets: str | list[str] = Field(default="all-linear", description="module names, or all-linear")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="in the adapters")
+    targets: str | list[str] = Field(
+        default="all-linear", description="names of the modules that get adapters, or all-linear"
+    )
 
 
 class TrainSettings(Section):
     """How the model learns."""
 
-    recipe: Literal["sft"] = "sft"
+    recipe: Literal["sft"] = Field(default="sft", description="supervised fine-tuning")
     method: MethodSettings = MethodSettings()
     lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: 1e-3 for lora, 2e-5 for full")
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training rows")
     global_batch: Annotated[int, Field(ge=1)] = Field(default=16, description="examples per optimizer step")
     max_tokens: Annotated[int, Field(ge=16)] = Field(default=1024, description="longest example, prompt and answer")
-    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        default="cosine", description="how the rate falls after the warm-up"
+    )
     warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled, as in AdamW")
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(default=1.0, description="longer gradients are clipped")
+    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: the faster one here")
     validate_times: Annotated[int, Field(ge=1)] = Field(default=4, description="validations, evenly over the run")
     validation_rows: Annotated[int, Field(ge=1)] = Field(
         default=256, description="at most so many rows each time, seeded"
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="validations without gain before stopping"
+        default=None, description="validations without gain before stopping; default: never"
     )
-    seed: int = 0
+    seed: Seed = Field(default=0, description="of the adapters and the order of rows")
 
 
 class FewShotSettings(Section):
     """The few-shot arm: how many examples, and which, is chosen on validation."""
 
-    counts: list[Annotated[int, Field(ge=1)]] = [4, 8]
+    counts: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1)] = Field(
+        default=[4, 8], description="numbers of examples tried"
+    )
     draws: Annotated[int, Field(ge=1)] = Field(default=2, description="seeded draws tried for each count")
     rows: Annotated[int, Field(ge=1)] = Field(default=64, description="validation rows used for the choice")
 
@@ -113,28 +132,32 @@ class EvaluateSettings(Section):
     )
     metrics: list[str] = Field(default=[], description="default: those usual for the kind of task")
     few_shot: FewShotSettings = FewShotSettings()
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    max_new_tokens: Annotated[int, Field(ge=1)] = 128
-    resamples: Annotated[int, Field(ge=100)] = 2000
-    seed: int = 0
+    precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: as in training")
+    max_new_tokens: Annotated[int, Field(ge=1)] = Field(default=128, description="longest answer that is written")
+    resamples: Annotated[int, Field(ge=100)] = Field(
+        default=2000, description="bootstrap resamples behind each interval"
+    )
+    seed: Seed = Field(default=0, description="of draws and resamples")
 
 
 class GoalSettings(Section):
     """A goal in long form; `macro_f1 >= 0.70` and `beats: [tfidf]` are the short ones."""
 
-    metric: str | None = None
-    at_least: float | None = None
-    at_most: float | None = None
-    beats: list[str] = []
-    slice: str = "all"
-    confidence: Annotated[float, Field(ge=0.5, lt=1)] = 0.95
+    metric: str | None = Field(default=None, description="its name; for beats, default: that of the first bar")
+    at_least: float | None = Field(default=None, description="the bar, in the metric's own unit")
+    at_most: float | None = Field(default=None, description="the bar, for a metric that should be low")
+    beats: list[str] = Field(default=[], description="arms to beat, in a paired comparison")
+    slice: str = Field(default="all", description="all, label=NAME or group=NAME")
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(default=0.95, description="one-sided, of the bound")
 
 
 class ServeSettings(Section):
-    host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8471
-    max_queue: Annotated[int, Field(ge=1)] = 64
-    max_batch: Annotated[int, Field(ge=1)] = 8
+    """How the model is served."""
+
+    host: str = Field(default="127.0.0.1", description="where to listen; beyond this machine a token is needed")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8471, description="0: any free one")
+    max_queue: Annotated[int, Field(ge=1)] = Field(default=64, description="more waiting requests are turned away")
+    max_batch: Annotated[int, Field(ge=1)] = Field(default=8, description="requests answered together")
     max_tokens: Annotated[int, Field(ge=1)] = Field(default=1024, description="most tokens one request may ask for")
     store_content: bool = Field(default=False, description="keep prompts and answers in the traces")
 
@@ -142,9 +165,11 @@ class ServeSettings(Section):
 class ExecSettings(Section):
     """What must not change a result."""
 
-    micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = "auto"
-    threads: Annotated[int, Field(ge=0)] = 0
-    save_every_s: Annotated[float, Field(ge=0)] = 60.0
+    micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = Field(
+        default="auto", description="padded tokens in one forward pass; auto: by the memory here"
+    )
+    threads: Annotated[int, Field(ge=0)] = Field(default=0, description="0: what torch chooses")
+    save_every_s: Annotated[float, Field(ge=0)] = Field(default=60.0, description="seconds between resumable states")
 
 
 class Settings(Section):
@@ -155,12 +180,13 @@ class Settings(Section):
     model: str = Field(default="smollm2-135m-instruct", description="a catalogue name, a local folder, or a hub name")
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
-    goals: list[str | GoalSettings] = []
+    goals: list[str | GoalSettings] = Field(default=[], description="what the model must reach before it ships")
     serve: ServeSettings = ServeSettings()
     exec: ExecSettings = ExecSettings()
-    extends: str | None = Field(default=None, description="another project file whose values these override")
+    extends: str | None = Field(default=None, description="another file in the project whose values these override")
 
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the project file, for editors."""
-    return Settings.model_json_schema()
+    found = Settings.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **found, "title": "tunesmith.yaml"}
