@@ -62,8 +62,12 @@ def issue(renderer: Renderer) -> dict[str, Any]:
 def check(renderer: Renderer, description: dict[str, Any], *, where: str) -> None:
     """Raises ReceiptError with the first token that differs of every probe that does."""
     held = description.get("receipt")
-    if not isinstance(held, dict) or not held:
-        raise ReceiptError("carries no token receipt", where=where, fix="train again with this version")
+    if not isinstance(held, dict) or not PROBES.keys() & held.keys():
+        raise ReceiptError(
+            "carries no token receipt that this version can check",
+            where=where,
+            fix="use the version it was made with, or train again",
+        )
     if description.get("system") != renderer.system:
         raise ReceiptError(
             f"was made with the system prompt {description.get('system')!r}, and is loaded with {renderer.system!r}",

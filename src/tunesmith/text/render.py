@@ -16,6 +16,8 @@ Peculiar templates (see layout.py for how they are recognised):
   and `own_system` in describe() shows it, so give one;
 - earlier turns that change when later ones follow (Qwen3 drops its thoughts, early Mistral moves the system
   prompt): earlier assistant turns are context, only the last answer is trained ("trains" in describe());
+- a generation prompt that no assistant turn begins with (models that open with a thought): the prompt ends
+  where the answer begins in an assistant's turn ("prompt_ends"), and so differs from transformers';
 - thinking models get enable_thinking=False: targets are final answers;
 - no chat template at all (base models): the plain layout in template.py.
 """
@@ -133,7 +135,8 @@ class Renderer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of answer ids, up to the first stop token; special tokens and the template's own white space
-        round an answer left out. `decode(answer(text)) == text` but for white space that the template strips."""
+        round an answer left out. `decode(answer(text)) == text` but for white space that the template strips and a
+        leading space that some tokenizers swallow (Phi-3)."""
         end = next((i for i, id in enumerate(ids) if id in self.stop_ids), len(ids))
         text = self.tokenizer.decode([*self._context_ids, *ids[:end]])  # a decoder may treat a text's start apart
         text = text[len(self._context_text) :].removeprefix(self.layout.lead)
@@ -226,9 +229,9 @@ class Renderer:
                 content = f"{before}{opening}{core}{closing}{content[len(before) + len(core) :]}"
             marked.append(content)
         text = self.tokenizer.respell(self._write(complete, marked)).replace(mark, "")
-        plain = _MARKS.sub("", text)
         turns = [m.content for m in complete if m.role == "assistant"]
         pieces = re.split(f"[{opening}{closing}]", text)
+        plain = "".join(pieces)
         if plain != self._spell(messages) or len(pieces) != 2 * len(turns) + 1:
             raise _moved()
         place = 0

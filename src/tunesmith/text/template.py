@@ -12,7 +12,6 @@ The globals and filters are those that transformers offers (utils/chat_template_
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
@@ -21,7 +20,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import jinja2
 import jinja2.ext
@@ -36,7 +35,6 @@ MEMORY_BYTES = 512 << 20
 OUTPUT_CHARS = 1 << 20  # beyond twice the length of the messages themselves
 WALL_SECONDS = 30  # for the child as a whole: a busy machine is slow to start it
 TODAY = datetime.datetime(2024, 7, 26)  # what Llama 3's own template falls back to
-REFUSALS = (jinja2.TemplateError, TypeError, ValueError, KeyError, IndexError, AttributeError)
 
 # The layout of a base model that has no chat template: plain text that such a model has seen much of.
 PLAIN = (
@@ -59,10 +57,18 @@ class TooMuch(Exception):
     """The template wrote more than it may."""
 
 
+EXCESSES = (TooMuch, RecursionError, MemoryError, OverflowError)
+BOUNDS = f"{CPU_SECONDS} s or {MEMORY_BYTES >> 20} MB for some short dialogues"
+
+
+def _excess(e: BaseException) -> str:
+    return str(e) if isinstance(e, TooMuch) else f"needs more than {BOUNDS}"
+
+
 class _Generation(jinja2.ext.Extension):
     """`{% generation %}` marks the assistant's text for transformers; here it only lets its body through."""
 
-    tags: ClassVar[set[str]] = {"generation"}
+    tags = {"generation"}  # noqa: RUF012  as Extension declares it
 
     def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
         next(parser.stream)
@@ -125,10 +131,10 @@ class ChatTemplate:
         variables = {**self._variables, "add_generation_prompt": add_generation_prompt}
         try:
             return _run(self._template, messages, limit, variables)
-        except REFUSALS as e:
+        except EXCESSES as e:
+            raise ModelError(f"the chat template {_excess(e)}", where=self._where) from e
+        except Exception as e:  # a foreign program can raise anything
             raise TemplateRefusal(str(e) or type(e).__name__) from e
-        except (TooMuch, RecursionError, MemoryError, OverflowError) as e:
-            raise ModelError(f"the chat template {e or 'took too much memory'}", where=self._where) from e
 
 
 def _dialogues() -> list[list[dict[str, str]]]:
@@ -156,7 +162,7 @@ def _trouble(source: str, variables: str) -> str:
     except subprocess.TimeoutExpired:
         return f"did not finish some short dialogues in {WALL_SECONDS} s"
     if child.returncode < 0 or not child.stdout:
-        reason = f"needs more than {CPU_SECONDS} s or {MEMORY_BYTES >> 20} MB for some short dialogues"
+        reason = f"needs more than {BOUNDS}"
         detail = child.stderr.decode(errors="replace").strip().splitlines()
         return reason if child.returncode < 0 or not detail else f"{reason} ({detail[-1]})"
     return str(json.loads(child.stdout)["trouble"])
@@ -179,12 +185,16 @@ def _child() -> None:
         for messages in _dialogues():
             for generate in (True, False):
                 variables = {**request["variables"], "add_generation_prompt": generate}
-                with contextlib.suppress(*REFUSALS):  # refusing a dialogue is a template's right
+                try:
                     _run(template, messages, OUTPUT_CHARS, variables)
+                except EXCESSES:
+                    raise
+                except Exception:  # noqa: S112  refusing a dialogue is a template's right
+                    continue
     except jinja2.TemplateSyntaxError as e:
         trouble = f"is not valid Jinja: line {e.lineno}: {e.message}"
-    except TooMuch as e:
-        trouble = str(e)
-    except (MemoryError, RecursionError, OverflowError):
-        trouble = f"needs more than {CPU_SECONDS} s or {MEMORY_BYTES >> 20} MB for some short dialogues"
+    except EXCESSES as e:
+        trouble = _excess(e)
+    except Exception as e:
+        trouble = f"is not valid Jinja: {e}"
     sys.stdout.write(json.dumps({"trouble": trouble}))

@@ -144,8 +144,20 @@ class Tokenizer:
         self._core.encode_special_tokens = True  # special=True tokens are text from here on; stand-ins are not
         stand_ins = {text: f"\ufdef{nonce}{i}\ufdef" for i, text in enumerate(self.specials)}
         self._core.add_tokens([_copy(known.get(text), s, special=False) for text, s in stand_ins.items()])
-        self._ids_of_stand_ins = {self._core.token_to_id(s): self.specials[text] for text, s in stand_ins.items()}
+        self._ids_of_stand_ins = {self._id(s): self.specials[text] for text, s in stand_ins.items()}
+        if min(self._ids_of_stand_ins, default=self.vocab_size) < self.vocab_size:
+            raise ModelError(
+                "the vocabulary has gaps in its ids, which the tokenizers library cannot add tokens to",
+                where=str(self.folder / "tokenizer.json"),
+                fix="use a model folder with a complete tokenizer.json",
+            )
         return stand_ins
+
+    def _id(self, text: str) -> int:
+        """The id of a token that is known to be there."""
+        id = self._core.token_to_id(text)
+        assert id is not None, text
+        return id
 
     def _eos_ids(self, facts: dict[str, Any]) -> list[int]:
         """The tokenizer's end-of-sequence token first, then those of the generation settings."""
