@@ -121,17 +121,11 @@ def classical(spec: ArmSpec, dataset: Path, labels: Sequence[str], work: Workspa
             "the train split has no rows", where=f"arm {spec.arm}", fix="raise data.split.train, or add rows"
         )
     work.progress(0, 1, "fitting", arm=spec.arm)
-    model: Any
     if spec.arm == "majority":
-        model = Majority.fit(train, labels)
-    else:
-        model = TfidfLogistic.fit(train, read_split(dataset, "validation"), labels, spec.seed)
-    batch_tokens = work.exec.micro_batch_tokens
-
-    def reply(prompts: Sequence[Prompt]) -> list[Answer]:
-        return model.choose(prompts, labels, batch_tokens=batch_tokens)
-
-    return Arm(reply=reply, choice=dict(getattr(model, "choice", {})))
+        commonest = Majority.fit(train, labels)
+        return Arm(reply=lambda prompts: commonest.choose(prompts, labels), choice={})
+    regression = TfidfLogistic.fit(train, read_split(dataset, "validation"), labels, spec.seed)
+    return Arm(reply=lambda prompts: regression.choose(prompts, labels), choice={"C": regression.strength})
 
 
 def language_model(
