@@ -95,15 +95,16 @@ def _find_shape(spec: CheckSpec, path: Path) -> Shape | list[Problem]:
             bad.append(record)
         if len(first) == LOOKED_AT or len(bad) == 10 * LOOKED_AT:
             break
+    if not first and not bad:
+        what = "the file has a header and no rows" if facts.columns else "the file has no rows"
+        return [Problem(where=path.name, what=what, fix="export the data again")]
     if facts.columns:
         first = [facts.columns]
-    if not first and bad:
+    if not first:
         problems = Problems()
         for record in bad:
             problems.add_row(f"{path.name}:{record.line}", record.fault)
         problems.raise_if_any(read=len(bad))
-    if not first:
-        return [Problem(where=path.name, what="the file has no rows", fix="export the data again")]
     named = spec.text is not None or spec.label is not None
     if named:
         shape = named_shape(spec.kind, spec.text or "text", spec.label, spec.group)
@@ -205,7 +206,7 @@ class _Sieve:
         return Row(id=example.id, messages=parts.messages, target=parts.target, file=file, line=line, group=group)
 
     def _leave_out(self, file: str, line: int, fault: Fault, text: str, left_out: LinesWriter) -> None:
-        detail = f"{fault.field} {fault.what}".strip()
+        detail = f"{fault.field}: {fault.what}" if fault.field else fault.what
         gone = LeftOut(file=file, line=line, reason=fault.reason, detail=detail, text=text)
         left_out.write(gone)
         self.tally.leave_out(gone)

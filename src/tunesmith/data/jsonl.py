@@ -26,7 +26,7 @@ def read_jsonl(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
     decode = msgspec.json.Decoder().decode
     with open_file(path) as f:
         for line in physical_lines(f, facts, keep_ends=False):
-            if not line.raw.strip(BLANK):
+            if line.fault is None and not line.raw.strip(BLANK):
                 facts.blank_lines += 1
                 continue
             value = line.fault or _value(line, decode)
