@@ -57,7 +57,7 @@ class KeyedDropout(nn.Module):  # type: ignore[misc]  # torch is untyped here
 def key_dropout(model: Any, noise: Noise) -> None:
     """Put keyed dropout in place of the adapters' own."""
     for name, module in model.named_modules():
-        held = getattr(module, "lora_dropout", None)
-        for adapter, dropout in ({} if held is None else held).items():
+        held: Any = getattr(module, "lora_dropout", {})
+        for adapter, dropout in held.items():
             if getattr(dropout, "p", 0.0):
                 held[adapter] = KeyedDropout(dropout.p, name, noise)
