@@ -75,7 +75,7 @@ def _start(
 ) -> Live:
     import uvicorn
 
-    from tunesmith.serve.server import Limits, create_app, listen
+    from tunesmith.serve.server import Limits, create_app, listen, uvicorn_config
 
     traces: list[dict[str, Any]] = []
     app = create_app(
@@ -87,7 +87,7 @@ def _start(
         limits=Limits(**{"max_queue": 64, "max_batch": 8, "max_tokens": 400, **limits}),
     )
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, http="h11", ws="none", log_config=None, timeout_graceful_shutdown=5))
+    server = uvicorn.Server(uvicorn_config(app, drain_s=5))
     thread = threading.Thread(target=lambda: server.run(sockets=[listener]), daemon=True)
     thread.start()
     while not server.started:

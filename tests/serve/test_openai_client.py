@@ -147,7 +147,12 @@ def test_two_clients_at_once_get_their_own_answers(live: Live) -> None:
 
     def ask(text: str) -> str:
         messages = [{"role": "user", "content": text}]
-        return live.client().chat.completions.create(model="prod", messages=messages, max_tokens=24).choices[0].message.content
+        return (
+            live.client()
+            .chat.completions.create(model="prod", messages=messages, max_tokens=24)
+            .choices[0]
+            .message.content
+        )
 
     alone = [ask(t) for t in texts]
     assert alone[0] != alone[1]
@@ -221,7 +226,10 @@ def test_text_parts_and_developer_turns_mean_the_same_as_their_plain_forms(live:
     plain = [{"role": "system", "content": "Be brief."}, *USER]
     parts = [
         {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Fracture of shaft"}, {"type": "text", "text": " of left tibia"}]},
+        {
+            "role": "user",
+            "content": [{"type": "text", "text": "Fracture of shaft"}, {"type": "text", "text": " of left tibia"}],
+        },
     ]
     answers = [client.chat.completions.create(model="prod", messages=m, max_tokens=8) for m in (plain, parts)]
     assert answers[0].choices[0].message.content == answers[1].choices[0].message.content

@@ -45,8 +45,9 @@ class TextStream:
         if self.stopped:
             return None
         self._held += self._new_text(final=True)
-        if by_token:
+        if by_token and self._tail and self._held.endswith(self._tail):
             self._held = self._held.removesuffix(self._tail)
+            self._tokens = _spelling(self._tokens, self._held)
         return self._release(final=True)
 
     def _new_text(self, *, final: bool) -> str:

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::[0-9]{1,5})?")  # a name or an address, and a port
 OPEN = frozenset({"/health"})  # the only path that needs no token
 HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -111,7 +113,10 @@ class Gatekeeper:
                 )  # fmt: skip
 
     def _knows(self, host: str, scope: Scope) -> bool:
-        name = host.rsplit(":", 1)[0] if not host.endswith("]") and ":" in host else host
+        match = _HOST.fullmatch(host)
+        if match is None:
+            return False
+        name = match[1]
         if name in self._hosts:
             return True
         # An address can't be rebound as a name can: the one that this very connection came in on is ours.

@@ -211,25 +211,28 @@ def serve(
         )
     taken = listener or listen(host, port)
     log_to_stderr()
-    config = uvicorn.Config(
+    if token is not None and os.environ.get("TUNESMITH_TOKEN") != token:
+        say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
+    say(greeting(app, host, taken.getsockname()[1]))
+    try:
+        _Server(uvicorn_config(app, drain_s)).run(sockets=[taken])
+    finally:
+        taken.close()
+
+
+def uvicorn_config(app: FastAPI, drain_s: int) -> uvicorn.Config:
+    return uvicorn.Config(
         app,
         http="h11",
         ws="none",
         log_config=None,
-        access_log=False,
+        access_log=False,  # its lines hold the path and query as the client wrote them
         server_header=False,
         proxy_headers=False,  # a client must not choose the address it is seen under
         timeout_keep_alive=5,
         timeout_graceful_shutdown=drain_s,
         limit_concurrency=1024,
     )
-    if token is not None and os.environ.get("TUNESMITH_TOKEN") != token:
-        say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
-    say(greeting(app, host, taken.getsockname()[1]))
-    try:
-        _Server(config).run(sockets=[taken])
-    finally:
-        taken.close()
 
 
 class _Server(uvicorn.Server):

@@ -242,10 +242,10 @@ def invalid(errors: Sequence[Any]) -> Refused:
             found.setdefault(field, f"{field}{hint} is not supported by this server; leave it out")
         elif error["type"] == "extra_forbidden":
             found.setdefault(where, f"Unrecognized request argument supplied: {where}")
-        elif error["type"] in ("json_invalid", "missing") and not place:
-            found.setdefault(
-                "", "The body is not valid JSON" if error["type"] == "json_invalid" else "A body is needed"
-            )
+        elif error["type"] == "json_invalid":
+            found.setdefault("", "The body is not valid JSON")
+        elif error["type"] == "missing" and not place:
+            found.setdefault("", "A body is needed")
         else:
             text = "only text parts are supported" if place[-1:] == ["type"] and field == "messages" else error["msg"]
             if error["type"] in ("string_type", "list_type"):
