@@ -227,8 +227,9 @@ def safe_cell(value: str) -> str:
 
 def csv_line(cells: list[str], *, delimiter: str = ",") -> bytes:
     out = io.StringIO()
-    csv.writer(out, delimiter=delimiter, lineterminator="\n").writerow([safe_cell(c) for c in cells])
-    return out.getvalue().encode("utf-8")
+    # the module quotes a cell for the characters of its own line ending, so it must think of both
+    csv.writer(out, delimiter=delimiter, lineterminator="\r\n").writerow([safe_cell(c) for c in cells])
+    return out.getvalue().removesuffix("\r\n").encode("utf-8") + b"\n"
 
 
 def whole_records(path: Path) -> tuple[int, int]:
