@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from tunesmith.core.nouns import Run
 from tunesmith.core.stage import Stage, Workspace
+from tunesmith.ledger.backup import backup
 from tunesmith.ledger.execute import execute
 from tunesmith.ledger.ledger import Ledger
 
@@ -63,7 +65,9 @@ def write(path: Path, text: str) -> None:
     """Through `os`, where the fault tests make calls fail."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:
-        os.write(fd, text.encode("utf-8"))
+        left = memoryview(text.encode("utf-8"))
+        while left:
+            left = left[os.write(fd, left) :]
     finally:
         os.close(fd)
 
@@ -80,7 +84,8 @@ REPEAT = Stage(
 
 def add_source(ledger: Ledger, text: str = "a,b\n1,2\n") -> str:
     folder = ledger.state.parent / "data"
-    folder.mkdir(exist_ok=True)
+    if not folder.exists():
+        folder.mkdir()
     (folder / "rows.csv").write_text(text, encoding="utf-8")
     return ledger.add("source", folder, move=False).id
 
@@ -88,6 +93,19 @@ def add_source(ledger: Ledger, text: str = "a,b\n1,2\n") -> str:
 def run_repeat(ledger: Ledger, source: str, *, text: str = "x", times: int = 2, seed: int = 0, **options: Any) -> Run:
     spec = RepeatSpec(text=text, times=times, seed=seed)
     return execute(ledger, REPEAT, spec, {"source": source, "hint": None, "family": {"again": source}}, **options)
+
+
+def journey(state: Path) -> Run:
+    """A bit of everything the ledger does, ending in a backup beside it."""
+    with Ledger.open(state) as ledger:
+        run = run_repeat(ledger, add_source(ledger))
+        ledger.path(run.outputs["rows"])
+        ledger.note("look", {"n": 1})
+        ledger.move_reference("prod", run.outputs["rows"], "passed")
+        copy = state.parent / "backup"
+        shutil.rmtree(copy, ignore_errors=True)
+        backup(ledger, copy)
+        return run
 
 
 def in_child(action: Callable[[int], None]) -> tuple[int, int]:

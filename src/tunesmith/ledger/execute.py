@@ -122,7 +122,7 @@ def _workspace(root: Path, exec: Exec | None, progress: Callable[..., None], sto
 def _perform(ledger: Ledger, stage: Stage, spec: Any, inputs: Inputs, key: str, work: Workspace) -> Run:
     clock = Clock()
     resumed = any(work.state.iterdir())
-    run = Run(
+    begun = Run(
         id="",
         key=key,
         stage=stage.name,
@@ -137,7 +137,7 @@ def _perform(ledger: Ledger, stage: Stage, spec: Any, inputs: Inputs, key: str, 
     )
 
     def ended(**changes: Any) -> Run:
-        whole = replace(run, seconds=round(clock.seconds, 3), metrics=work.summary, **changes)
+        whole = replace(begun, seconds=round(clock.seconds, 3), metrics=work.summary, **changes)
         return replace(whole, id=run_id(whole))
 
     try:

@@ -84,7 +84,8 @@ class FileLock:
         if self._fd not in _open_here:  # not held, or the lock of the process this one was forked from
             return
         if remove:  # only while held: whoever opened the file meanwhile sees that it is gone
-            self._path.unlink(missing_ok=True)
+            with suppress(OSError):  # a file left behind is free all the same
+                self._path.unlink()
         _open_here.discard(self._fd)
         os.close(self._fd)
         self._fd = -1
