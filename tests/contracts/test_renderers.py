@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.text.families import FAMILIES, make_family
+from tests.text.families import FAMILIES, Family, make_family
 from tunesmith.core.nouns import Message
 from tunesmith.text.render import Renderer
 from tunesmith.text.template import PLAIN
@@ -71,11 +74,16 @@ def talk(*contents: str, system: str | None = None) -> tuple[Message, ...]:
     return turns if system is None else (Message(role="system", content=system), *turns)
 
 
-def theirs(folder: Path, messages: tuple[Message, ...], *, generate: bool = True) -> list[int]:
-    """The ids that transformers makes of the same messages."""
+@lru_cache
+def their_tokenizer(folder: Path) -> Any:
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return PreTrainedTokenizerFast.from_pretrained(folder)
+
+
+def theirs(folder: Path, messages: tuple[Message, ...], *, generate: bool = True) -> list[int]:
+    """The ids that transformers makes of the same messages."""
+    tokenizer = their_tokenizer(folder)
     found = tokenizer.apply_chat_template(
         [{"role": m.role, "content": m.content} for m in messages],
         chat_template=tokenizer.chat_template or PLAIN,
@@ -248,3 +256,40 @@ def test_the_embedded_models_prompts_are_those_of_transformers(smollm2: Path) ->
             whole = theirs(smollm2, (*talk("Hi"), Message(role="assistant", content=text)), generate=False)
             ours = renderer.render(talk("Hi"), text).ids
             assert list(ours) == whole[: len(ours)]
+
+
+PUBLISHED = {  # templates as their makers published them, out of trl where it is installed: file -> stop token
+    "cohere": "<|END_OF_TURN_TOKEN|>",
+    "deepseek_r1_distill": "<｜end▁of▁sentence｜>",
+    "gemma3": "<end_of_turn>",
+    "gptoss": "<|return|>",
+    "lfm2": "<|im_end|>",
+    "llama3_1": "<|eot_id|>",
+    "nemotron_3_nano": "<|im_end|>",
+    "phi3_5": "<|end|>",
+    "qwen2_5": "<|im_end|>",
+    "qwen3": "<|im_end|>",
+    "qwen3_instruct_2507": "<|im_end|>",
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_templates_are_understood(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.find_spec("trl")
+    if spec is None or spec.origin is None:
+        pytest.skip("trl, which carries published templates, is not installed")
+    template = (Path(spec.origin).parent / "chat_templates" / f"{name}.jinja").read_text(encoding="utf-8")
+    found = re.findall(r"<[|｜][^<>'\" ]+[|｜]>|<[a-z]+_of_[a-z]+>", template)
+    specials = tuple(dict.fromkeys(["<bos>", "<eos>", "<|user|>", "<|assistant|>", "<|system|>", *found]))
+    monkeypatch.setitem(
+        FAMILIES, name, Family(template=None, kind="byte level", specials=specials, bos="<bos>", eos="<eos>")
+    )
+    renderer = Renderer.load(make_family(tmp_path, name, template=template))
+    assert renderer.tokenizer.piece(renderer.stop_id) == PUBLISHED[name]
+    assert renderer.decode(renderer.answer("Hello you")) == "Hello you"
+    long = renderer.render(talk("Hi", "Yes", "So?", system="Be brief."), "No")
+    trained = [id for id, t in zip(long.ids, long.trained, strict=True) if t]
+    wanted = (renderer.answer("Yes") if renderer.layout.history[1] else []) + renderer.answer("No")
+    assert trained == wanted
+    if renderer.layout.ends == "generation prompt":
+        assert renderer.prompt(talk("Hi")) == theirs(tmp_path, talk("Hi"))

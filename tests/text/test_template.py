@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import random
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.text.families import TEMPLATES, make_family
 from tunesmith.core.errors import ModelError
 from tunesmith.text import template as module
+from tunesmith.text.render import Renderer
 from tunesmith.text.template import ChatTemplate, TemplateRefusal
 
 USER = [{"role": "user", "content": "Hello"}]
@@ -107,3 +111,26 @@ def test_a_known_template_starts_no_second_child(monkeypatch: pytest.MonkeyPatch
     load("{{ messages[0].content }} once")
     with pytest.raises(AssertionError):
         load("{{ messages[0].content }} twice")
+
+
+@pytest.mark.slow
+def test_mutated_templates_load_or_are_refused(tmp_path: Path) -> None:
+    """300 seeded mutations of real layouts: no traceback of ours, no hang."""
+    generator = random.Random(0)
+    sources = [p.read_text(encoding="utf-8") for p in sorted(TEMPLATES.glob("*.jinja"))]
+    outcomes = {"loaded": 0, "refused": 0}
+    for i in range(300):
+        source = generator.choice(sources)
+        for _ in range(generator.randint(1, 4)):
+            place, other = generator.randrange(len(source)), generator.choice(sources)
+            cut = generator.randrange(len(other))
+            change = generator.choice(["", "{%", "}}", "{{", "'", other[cut : cut + 30], "|", " * 99999999", "\x00"])
+            source = source[:place] + change + source[place + generator.randint(0, 5) :]
+        start = time.monotonic()
+        try:
+            Renderer.load(make_family(tmp_path / str(i), "chatml", template=source)).describe()
+            outcomes["loaded"] += 1
+        except ModelError:
+            outcomes["refused"] += 1
+        assert time.monotonic() - start < module.WALL_SECONDS
+    assert min(outcomes.values()) > 10

@@ -1,6 +1,8 @@
 """A model folder's tokenizer: text to token ids, where special tokens are never made from ordinary text.
 
-`tokenizer.json` is loaded by the `tokenizers` library alone, so nothing here needs torch or transformers.
+`tokenizer.json` is loaded by the `tokenizers` library alone, so nothing here needs torch or transformers. It is
+taken at its word: transformers 5 replaces what some files say (with "tokenizer_class": "LlamaTokenizer" and no
+"legacy": true it adds no space after a special token, where the file, llama.cpp and the makers' code do).
 The strings of special tokens (`<|im_end|>`, `</s>`) mean those tokens only where the chat template wrote
 them. To tell the two apart, every special token gets a stand-in at loading: a second spelling that nobody
 else can know, with the same matching rules. Special strings in ordinary text are then just text, and what
