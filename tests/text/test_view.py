@@ -10,7 +10,7 @@ import pytest
 from tests.text.families import make_family
 from tunesmith.core.nouns import Message
 from tunesmith.text.render import Renderer
-from tunesmith.text.view import show_tokens
+from tunesmith.text.view import view
 
 TALK = tuple(Message(role=r, content=c) for r, c in (("user", "Hi"), ("assistant", "Hello you"), ("user", "So?")))
 
@@ -21,27 +21,27 @@ def renderer(tmp_path: Path) -> Renderer:
 
 
 def test_without_colour_trained_runs_are_between_marks(renderer: Renderer) -> None:
-    view = show_tokens(renderer, TALK, "Yes.")
-    text = str(view)
+    shown = view(renderer, TALK, "Yes.")
+    text = str(shown)
     assert re.findall("‹(.*?)›", text.replace("|", "")) == ["Hello you<im_end>", "Yes.<im_end>"]
-    assert text.endswith(f"{len(view.tokens)} tokens, {view.trained} trained")
+    assert text.endswith(f"{len(shown.tokens)} tokens, {shown.trained} trained")
 
 
 def test_the_view_is_what_is_trained_on(renderer: Renderer) -> None:
-    view, rendered = show_tokens(renderer, TALK, "Yes."), renderer.render(TALK, "Yes.")
-    assert [(t.id, t.trained) for t in view.tokens] == list(zip(rendered.ids, rendered.trained, strict=True))
-    assert view.trained == sum(rendered.trained)
+    shown, rendered = view(renderer, TALK, "Yes."), renderer.render(TALK, "Yes.")
+    assert [(t.id, t.trained) for t in shown.tokens] == list(zip(rendered.ids, rendered.trained, strict=True))
+    assert shown.trained == sum(rendered.trained)
 
 
 def test_with_colour_the_same_text_is_shown(renderer: Renderer) -> None:
-    view = show_tokens(renderer, TALK, "Yes.")
-    coloured = view.text(colour=True)
+    shown = view(renderer, TALK, "Yes.")
+    coloured = shown.text(colour=True)
     assert "\x1b[30;42mY" in coloured and "\x1b[2mHi" in coloured
     plain = re.sub("\x1b\\[[0-9;]*m", "", coloured)
-    assert plain.replace("|", "") == str(view).replace("|", "").replace("‹", "").replace("›", "")
+    assert plain.replace("|", "") == str(shown).replace("|", "").replace("‹", "").replace("›", "")
 
 
 def test_an_example_cannot_drive_the_terminal(renderer: Renderer) -> None:
-    text = show_tokens(renderer, (Message(role="user", content="\x1b[2J\x07\r\u202e"),), "x").text(colour=False)
+    text = view(renderer, (Message(role="user", content="\x1b[2J\x07\r\u202e"),), "x").text(colour=False)
     assert "\x1b" not in text and "\x07" not in text and "\r" not in text and "\u202e" not in text
     assert "␛" in text and "\\u0007" in text and "␍" in text

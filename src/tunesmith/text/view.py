@@ -61,7 +61,7 @@ class TokenView:
         return f"{border}{opening}{_visible(token.piece)}{closing}"
 
 
-def show_tokens(renderer: Renderer, messages: Sequence[Message], target: str) -> TokenView:
+def view(renderer: Renderer, messages: Sequence[Message], target: str) -> TokenView:
     """Every token of one example, exactly as it is trained on."""
     rendered = renderer.render(messages, target)
     return TokenView(
