@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.data.making import check_spec, jsonl, run_check, source, table, two_classes
-from tunesmith.core.errors import DataError, StorageError, Stopped
+from tunesmith.core.errors import DataError, Stopped, StorageError
 from tunesmith.core.stage import Workspace
 from tunesmith.data.check import check
 from tunesmith.data.stages import CHECK, PREPARE, CheckInputs
@@ -245,10 +245,10 @@ def test_a_full_disk_is_a_message_and_leaves_nothing_behind(tmp_path: Path) -> N
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
     try:
-        with pytest.raises(StorageError, match=r"rows\.jsonl: could not write: File too large"):
-            with LinesWriter(tmp_path / "rows.jsonl") as out:
-                for i in range(10_000):
-                    out.write({"text": "x" * 100, "i": i})
+        says = r"rows\.jsonl: could not write: File too large"
+        with pytest.raises(StorageError, match=says), LinesWriter(tmp_path / "rows.jsonl") as out:
+            for i in range(10_000):
+                out.write({"text": "x" * 100, "i": i})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

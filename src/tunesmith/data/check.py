@@ -104,7 +104,7 @@ def _find_shape(spec: CheckSpec, path: Path) -> Shape | list[Problem]:
         problems = Problems()
         for record in bad:
             problems.add_row(f"{path.name}:{record.line}", record.fault)
-        problems.raise_if_any(read=len(bad))
+        problems.raise_if_any(read=len(bad), fix="none of the first rows can be read: is this the right file?")
     named = spec.text is not None or spec.label is not None
     if named:
         shape = named_shape(spec.kind, spec.text or "text", spec.label, spec.group)

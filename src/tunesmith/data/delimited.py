@@ -66,11 +66,12 @@ def read_delimited(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]
                 facts.longest_record = (span, first.number)
             fault = next((line.fault for line in feed.taken if line.fault), None)
             if fault is not None:
-                yield BadRecord(line=first.number, fault=fault, text=excerpt(first.text))
+                yield BadRecord(line=first.number, fault=fault, text=excerpt(first.text), lines=span)
             elif not cells or (len(cells) == 1 and width > 1 and not cells[0].strip()):
-                facts.blank_lines += 1
+                facts.blank_lines += span
             elif len(cells) != width:
-                yield BadRecord(line=first.number, fault=_ragged(cells, header, span), text=excerpt(first.text))
+                fault = _ragged(cells, header, span)
+                yield BadRecord(line=first.number, fault=fault, text=excerpt(first.text), lines=span)
             else:
                 yield Record(line=first.number, fields=dict(zip(header, cells, strict=True)), lines=span)
 
@@ -160,4 +161,4 @@ def _quoting(taken: list[Line], error: csv.Error) -> BadRecord:
         what=f"a quote is opened and not properly closed until line {last}: where rows begin and end is unknown ({error})",
         fix="close the quote, or double it if it belongs to the text; data.bad_rows cannot help here",
     )
-    return BadRecord(line=first, fault=fault, text=excerpt(taken[0].text), loses_place=True)
+    return BadRecord(line=first, fault=fault, text=excerpt(taken[0].text), lines=len(taken), loses_place=True)

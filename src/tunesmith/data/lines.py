@@ -41,6 +41,7 @@ class BadRecord:
     line: int
     fault: Fault
     text: str = ""
+    lines: int = 1  # physical lines it spans
     loses_place: bool = False  # where the next record starts is no longer known: no policy can help
 
 

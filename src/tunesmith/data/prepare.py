@@ -127,14 +127,17 @@ def refuse_small_classes(survey: Survey, spec: PrepareSpec) -> None:
     problems = []
     for label, n in small.items():
         lacking = spec.min_class_rows - n
-        rows = f"{n} row{'' if n == 1 else 's'}"
-        what = f"the class {label!r} has {rows}, fewer than {spec.min_class_rows}: too few to split and to judge"
+        what = f"the class {label!r} has {_too_few(n, spec)}: too few to split and to judge"
         problems.append(Problem(where="data", what=what, fix=f"add {lacking} rows, or merge it with another class"))
     fix = "to keep them in the data without judging them: --set data.small_classes=keep"
     problems.append(
         Problem(where="", what=f"{len(small)} of {len(survey.units.classes)} classes are too small", fix=fix)
     )
     raise DataError(problems)
+
+
+def _too_few(n: int, spec: PrepareSpec) -> str:
+    return f"{n} row{'' if n == 1 else 's'}, fewer than {spec.min_class_rows}"
 
 
 @dataclass(slots=True)
@@ -270,7 +273,7 @@ def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Assessment, counts:
     labels = sorted(survey.units.classes)
     table = {c: dict(zip(NAMES, counts.classes.get(c, [0, 0, 0]), strict=True)) for c in labels}
     small = small_classes(survey, spec)
-    not_judged = {c: f"{n} rows, fewer than {spec.min_class_rows}" for c, n in small.items()}
+    not_judged = {c: _too_few(n, spec) for c, n in small.items()}
     not_judged |= {c: "no rows in the test set" for c in labels if c not in small and not table[c]["test"]}
     total = sum(counts.rows)
     asked = dict(zip(NAMES, (spec.train, spec.validation, spec.test), strict=True))
