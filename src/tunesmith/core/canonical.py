@@ -28,9 +28,9 @@ def plain(value: Any) -> Any:
 
 def canonical_json(value: Any) -> bytes:
     """Raises ValueError for NaN, infinity and lone surrogates: they have no portable JSON form."""
-    return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode("utf-8")
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode(
+        "utf-8"
+    )
 
 
 def content_id(value: Any) -> str:

@@ -39,9 +39,7 @@ class TunesmithError(Exception):
     def __init__(self, problems: Problem | Iterable[Problem] | str, *, fix: str = "", where: str = ""):
         if isinstance(problems, str):
             problems = Problem(where=where, what=problems, fix=fix)
-        self.problems: tuple[Problem, ...] = (
-            (problems,) if isinstance(problems, Problem) else tuple(problems)
-        )
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(p) for p in self.problems))
 
 

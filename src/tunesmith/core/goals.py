@@ -75,6 +75,8 @@ ARMS_OF: dict[Kind, tuple[str, ...]] = {
     "domain": ("zero_shot",),
 }
 
+LONGEST_NAME = 100  # characters; no metric, arm or setting comes near
+LONGEST_GOAL = 1_000
 FORM = "macro_f1 >= 0.70, or macro_f1 >= 0.70 @ label=NAME, or beats: [zero_shot, few_shot]"
 _GOAL = re.compile(r"\s*(?P<metric>[^\s<>=@]+)\s*(?P<op>>=|<=)\s*(?P<bar>[^\s@]+)\s*(@\s*(?P<slice>.*?)\s*)?")
 
@@ -94,7 +96,8 @@ def parse_goals(given: Sequence[str | GoalSettings], task: Task, arms: Sequence[
     Raises InputError with every problem; `where` is "goals[0]", and the project file knows its line.
     """
     parts = [_Parts.of(item) for item in given]
-    usual = next((p.metric for p in parts if p.metric and p.op != "beats"), USUAL_METRIC[task.kind])
+    bars = (p.metric for p in parts if p.op != "beats" and p.metric in metrics_of(task.kind))
+    usual = next(bars, USUAL_METRIC[task.kind])
     problems = [
         Problem(where=f"goals[{i}]", what=what, fix=fix)
         for i, part in enumerate(parts)
@@ -127,9 +130,16 @@ def warnings(task: Task, goals: Sequence[Goal]) -> tuple[str, ...]:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The known name most like `name`, or "" if none is."""
+    if len(name) > LONGEST_NAME:
+        return ""  # comparing takes time that grows with its square
     folded = {k.lower(): k for k in known}
     found = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.55)
     return folded[found[0]] if found else ""
+
+
+def clipped(text: str) -> str:
+    """For a message: its beginning."""
+    return text if len(text) <= LONGEST_NAME else text[: LONGEST_NAME - 1] + "…"
 
 
 def did_you_mean(name: str, known: Sequence[str]) -> str:
@@ -155,12 +165,12 @@ class _Parts:
 
     @classmethod
     def _of_text(cls, text: str) -> _Parts:
-        match = _GOAL.fullmatch(text)
+        match = _GOAL.fullmatch(text) if len(text) <= LONGEST_GOAL else None
         if not match:
-            return cls(wrong=f'"{text}" is not a goal')
+            return cls(wrong=f'"{clipped(text)}" is not a goal')
         bar = _number(match["bar"])
         if bar is None:
-            return cls(wrong=f'"{match["bar"]}" in "{text}" is not a number')
+            return cls(wrong=f'"{clipped(match["bar"])}" in "{clipped(text)}" is not a number')
         op: Literal[">=", "<="] = ">=" if match["op"] == ">=" else "<="
         where = "all" if match["slice"] is None else re.sub(r"\s*=\s*", "=", match["slice"], count=1)
         return cls(metric=match["metric"], op=op, bar=bar, slice=where)
@@ -231,9 +241,9 @@ class _Parts:
             if name == "tuned":
                 found.append(("beats names tuned, which is the model the goal is about", "name a baseline"))
             elif name in self.beats[:i]:
-                found.append((f"beats names {name} twice", "name each arm once"))
+                found.append((f"beats names {clipped(name)} twice", "name each arm once"))
             elif why := arm_problem(name, kind):
-                found.append((f"beats names {name}: {why[0]}", why[1]))
+                found.append((f"beats names {clipped(name)}: {why[0]}", why[1]))
             elif name not in arms:
                 found.append(
                     (f"beats names {name}, which evaluate.arms leaves out", "add it there, or name another arm")
@@ -275,7 +285,7 @@ def metric_problem(name: str, kind: Kind) -> tuple[str, str] | None:
     if not metrics_of(kind):
         return f"no metric can judge a {kind} task yet", "leave the goal out"
     if name not in METRIC_NAMES:
-        return f"{name} is not a metric", did_you_mean(name, metrics_of(kind))
+        return f"{clipped(name)} is not a metric", did_you_mean(name, metrics_of(kind))
     if kind not in METRIC_NAMES[name].kinds:
         return f"{name} is not for {kind} tasks", f"use one of {', '.join(metrics_of(kind))}"
     return None

@@ -61,7 +61,7 @@ class _Checked:
 def _columns(project: _Checked) -> Iterator[Problem]:
     task, names = project.settings.task, project.settings.data.files
     columnar = [n for n in names if n.lower().endswith(COLUMNAR)]
-    if not columnar or not project.sound(("task", "kind"), ("data", "files")):
+    if not columnar or not project.sound(("task", "kind")):
         return
     for name in NEEDS_COLUMNS.get(task.kind, ()):
         if getattr(task, name) is None and project.sound(("task", name)):
@@ -107,8 +107,6 @@ def _split(project: _Checked) -> Iterator[Problem]:
 
 
 def _data_files(project: _Checked) -> Iterator[Problem]:
-    if not project.sound(("data",)) and ("data", "files") in project.wrong:
-        return
     seen: dict[str, str] = {}
     for i, name in zip(project.kept(("data", "files")), project.settings.data.files, strict=False):
         why, fix = _file_problem(project.folder / name, name)

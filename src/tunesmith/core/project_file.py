@@ -248,7 +248,7 @@ def _override(tree: Node, argument: str, problems: list[Problem]) -> None:
         problems.append(Problem(where=where, what="has no value", fix=f"write --set {dotted or 'KEY'}=VALUE"))
         return
     if dotted not in keys:
-        what = f"{dotted or 'an empty name'} is not a setting."
+        what = f"{goal_words.clipped(dotted) or 'an empty name'} is not a setting."
         if found := nearest_key(dotted):
             what += f" Did you mean {found}?"
         fix = "" if found else "`tunesmith config` lists every setting"

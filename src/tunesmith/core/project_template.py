@@ -68,7 +68,7 @@ def default_model() -> str:
 
 def _goal_lines(kind: Kind, goals: Sequence[str]) -> list[str]:
     if goals:
-        return ["goals:", *(f"  - {goal if GOAL.fullmatch(goal) else json.dumps(goal)}" for goal in goals)]
+        return ["goals:", *(f"  - {goal if GOAL.fullmatch(goal) else quoted(goal)}" for goal in goals)]
     if kind == "domain":
         return ["goals: []  # no metric can judge free text yet"]
     return ["goals:", f"  - beats: [{', '.join(usual_arms(kind))}]  # a bar of your own: METRIC >= 0.70"]
@@ -78,8 +78,16 @@ def scalar(text: str) -> str:
     """`text` as YAML that every reader, also an old one, takes for just that text."""
     if PLAIN.fullmatch(text) and resolve(text, plain=True)[0] == text and text.lower() not in OLD_WORDS:
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda m: f"\\u{ord(m[0]):04x}", quoted)
+    return quoted(text)
+
+
+def quoted(text: str) -> str:
+    """Between double quotes; characters that YAML takes for line ends, or not at all, are escaped."""
+    return re.sub(
+        "[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]",
+        lambda m: f"\\u{ord(m[0]):04x}",
+        json.dumps(text, ensure_ascii=False),
+    )
 
 
 OLD_WORDS = {"yes", "no", "on", "off", "y", "n", "true", "false", "null"}  # YAML 1.1 and its booleans

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tunesmith.core.errors import Problem
-from tunesmith.core.goals import nearest
+from tunesmith.core.goals import LONGEST_NAME, clipped, nearest
 from tunesmith.core.settings import GoalSettings, Settings
 from tunesmith.core.strict_yaml import Node, Place
 
@@ -88,6 +88,8 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def nearest_key(dotted: str) -> str:
     """The setting that `dotted` most likely means, or "": by spelling, section and other tools' names."""
+    if len(dotted) > LONGEST_NAME:
+        return ""
     section, _, wanted = dotted.lower().rpartition(".")
     best, best_score = "", 0.0
     for key in setting_keys():
@@ -183,7 +185,7 @@ def _unknown(path: KeyPath, node: Node) -> Problem:
         found = found and f"{dotted(path[:-1])}.{found}"
     else:
         found = nearest_key(name)
-    what = f"{name} is not a setting." + (f" Did you mean {found}?" if found else "")
+    what = f"{clipped(name)} is not a setting." + (f" Did you mean {found}?" if found else "")
     fix = "" if found else "`tunesmith config` lists every setting"
     return Problem(where=str(place), what=what, fix="use extends: BASE.yaml" if path[-1] == "<<" else fix)
 

@@ -210,11 +210,13 @@ class _Reader:
                     self.refuse(place, "a key must be plain text, not a list or a mapping")
                 continue
             name = event.value
-            if UNPRINTABLE.search(name):
-                self.refuse(place, f"{name!r} cannot be a key: it has control characters")
+            if key.refused:
+                continue
+            if not name.strip() or "\n" in name or "\t" in name:
+                self.refuse(place, f"{name[:100]!r} cannot be a key")
             elif name in found:
                 first = found[name].key or found[name].place
-                self.refuse(place, f"{name} is set twice; first on line {first.line}", fix="keep one of the two")
+                self.refuse(place, f"{name[:100]} is set twice; first on line {first.line}", fix="keep one of the two")
             else:
                 found[name] = value
         return found
@@ -253,7 +255,11 @@ def resolve(text: str, *, plain: bool) -> tuple[Any, str, str]:
     if INT.fullmatch(text):
         digits = text.lstrip("+-")
         if len(digits) > 1 and digits[0] == "0":
-            return None, f"{text} has a leading zero", f'write {digits.lstrip("0") or 0}, or "{text}" for text'
+            return (
+                None,
+                f"{text[:40]} has a leading zero",
+                f'write {digits.lstrip("0")[:40] or 0}, or "{text[:40]}" for text',
+            )
         if len(digits) > 16 or abs(int(text)) > LARGEST_INT:
             return None, f"{text[:40]} is too large a whole number", f'write "{text[:40]}" for text'
         return int(text), "", ""
