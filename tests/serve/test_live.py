@@ -20,9 +20,10 @@ import pytest
 
 from tests.serve.conftest import Live, Start
 from tests.serve.test_engine import texts
-from tunesmith.core.errors import Busy
+from tunesmith.core.errors import Busy, InputError
+from tunesmith.core.settings import ServeSettings
 from tunesmith.serve.bundle import LoadedBundle
-from tunesmith.serve.server import listen
+from tunesmith.serve.server import listen, load_and_serve
 
 USER = [{"role": "user", "content": "Fracture of shaft of left tibia"}]
 
@@ -96,17 +97,13 @@ def test_a_client_that_leaves_frees_its_place(start: Start, chat_bundle: LoadedB
 
 
 SERVER = """
-import os, sys
+import sys
 from pathlib import Path
+from tunesmith.core.settings import ServeSettings
 from tunesmith.serve.bundle import LoadedBundle
-from tunesmith.serve.server import Limits, create_app, hosts_for, listen, serve, token_for
-host, port = "127.0.0.1", 0
-listener = listen(host, port)
-bundle = LoadedBundle.load(Path(sys.argv[1]), Path(sys.argv[2]))
-limits = Limits(max_queue=8, max_batch=4, max_tokens=450)
-app = create_app({"prod": bundle}, token=token_for(host, os.environ), allowed_hosts=hosts_for(host),
-                 trace=lambda t: None, store_content=False, limits=limits)
-serve(app, host, port, listener=listener, say=lambda text: print(text, flush=True))
+from tunesmith.serve.server import load_and_serve
+load_and_serve(lambda: {"prod": LoadedBundle.load(Path(sys.argv[1]), Path(sys.argv[2]))}, host="127.0.0.1", port=0,
+               settings=ServeSettings(), trace=lambda t: None, say=lambda text: print(text, flush=True))
 print("drained", flush=True)
 """
 
@@ -242,3 +239,28 @@ def test_metrics_count_what_was_served(start: Start, chat_bundle: LoadedBundle) 
     assert metric(live, "gen_ai_server_time_per_output_token_seconds_count") == 3
     assert metric(live, 'tunesmith_tokens_total{kind="answer"') == 3 * answer.usage.completion_tokens
     assert metric(live, "tunesmith_queue_length") == 0
+
+
+def test_a_host_others_can_reach_gets_a_token_that_is_shown_once(
+    chat_bundle: LoadedBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    served: list[str | None] = []
+    monkeypatch.setattr("tunesmith.serve.server.serve", lambda app, *_, **__: served.append(app.state.token))
+    load_and_serve(
+        lambda: {"prod": chat_bundle}, host="0.0.0.0", port=0, settings=ServeSettings(), trace=print,
+        environment={}, say=said.append,
+    )  # fmt: skip
+    assert served[0] is not None and f"export TUNESMITH_TOKEN={served[0]}" in said[0]
+
+
+def test_a_taken_port_and_a_weak_token_are_said_before_loading() -> None:
+    def load() -> dict[str, LoadedBundle]:
+        raise AssertionError("loaded")
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(Busy):
+        load_and_serve(load, host="127.0.0.1", port=taken.getsockname()[1], settings=ServeSettings(), trace=print)
+    with pytest.raises(InputError, match="at least 16 visible"):
+        load_and_serve(
+            load, host="0.0.0.0", port=0, settings=ServeSettings(), trace=print, environment={"TUNESMITH_TOKEN": "x"}
+        )

@@ -162,11 +162,20 @@ def test_json_lines_and_tabs_and_conversations_are_read(classify_bundle: LoadedB
     lines = [{"text": "Der Ball", "n": 3}, {"messages": turns, "n": None}]
     path.write_text("\ufeff" + "\n\n".join(map(json.dumps, lines)) + "\n")
     out = tmp_path / "out.tsv"
-    predict_file(classify_bundle, path, out, text="text")
+    predict_file(classify_bundle, path, out, text=None)
     rows = read(out, "\t")
     assert list(rows[0]) == ["label", "confidence", "text", "n", "messages"]
     assert [r["label"] for r in rows] == [ask(classify_bundle, t).text for t in ("Der Ball", "Die Aktie fiel")]
     assert rows[0]["n"] == "3" and rows[0]["messages"] == "" and json.loads(rows[1]["messages"]) == turns
+    untold = tmp_path / "untold.jsonl"
+    untold.write_text('{"instruction": "Der", "input": "Ball"}\n{"prompt": "Der Ball"}\n')
+    predict_file(classify_bundle, untold, tmp_path / "u.csv", text=None)
+    assert [r["label"] for r in read(tmp_path / "u.csv")] == [
+        ask(classify_bundle, t).text for t in ("Der\n\nBall", "Der Ball")
+    ]
+    untold.write_text('{"text": "a", "prompt": "b"}\n')
+    with pytest.raises(DataError, match=r"untold.jsonl:1: which column is the prompt is unknown: .* text, prompt"):
+        predict_file(classify_bundle, untold, tmp_path / "v.csv", text=None)
     semicolons = tmp_path / "german.csv"
     semicolons.write_text("id;text\n1;Der Ball\n")
     assert predict_file(classify_bundle, semicolons, tmp_path / "g.csv", text="text").rows == 1

@@ -52,12 +52,13 @@ def predict_file(
     source: Path,
     out: Path,
     *,
-    text: str,
+    text: str | None,
     progress: Callable[..., None] = no_progress,
     stop: threading.Event | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> Predicted:
-    """Answer every row of a CSV, TSV or JSONL file; `text` is its text column.
+    """Answer every row of a CSV, TSV or JSONL file; `text` is its text column (None: told
+    from the columns, as for training data).
 
     The output is CSV (tab-separated where `out` ends in .tsv): the answer, its confidence, then all input
     columns. Raises DataError for the rows that can't be answered, before any work; InputError when `out`

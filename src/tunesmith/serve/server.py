@@ -27,6 +27,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from tunesmith.core.errors import Busy, InputError
+from tunesmith.core.settings import ServeSettings
 from tunesmith.core.stage import Exec
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
@@ -189,6 +190,38 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def load_and_serve(
+    load: Callable[[], Mapping[str, LoadedBundle]],
+    *,
+    host: str,
+    port: int,
+    settings: ServeSettings,
+    trace: Callable[[dict[str, Any]], None],
+    environment: Mapping[str, str] = os.environ,
+    say: Callable[[str], None] = print,
+) -> None:
+    """The whole of `tunesmith serve`: take the port, then load, then answer until stopped.
+
+    Raises Busy for a port in use, InputError for a token that protects nothing, and what `load` raises.
+    """
+    token = token_for(host, environment)
+    listener = listen(host, port)
+    try:
+        app = create_app(
+            load(),
+            token=token,
+            allowed_hosts=hosts_for(host),
+            trace=trace,
+            store_content=settings.store_content,
+            limits=Limits(max_queue=settings.max_queue, max_batch=settings.max_batch, max_tokens=settings.max_tokens),
+        )
+        if token is not None and token != environment.get("TUNESMITH_TOKEN"):
+            say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
+        serve(app, host, port, listener=listener, say=say)
+    finally:
+        listener.close()
+
+
 def serve(
     app: FastAPI,
     host: str,
@@ -211,8 +244,6 @@ def serve(
         )
     taken = listener or listen(host, port)
     log_to_stderr()
-    if token is not None and os.environ.get("TUNESMITH_TOKEN") != token:
-        say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
     say(greeting(app, host, taken.getsockname()[1]))
     try:
         _Server(uvicorn_config(app, drain_s)).run(sockets=[taken])

@@ -9,7 +9,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +18,7 @@ from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import Message
 
 FIELD_LIMIT = 16 << 20  # characters in one cell
+SHAPES = ("text", "prompt", "instruction", "messages")  # columns a prompt may be in when none is named
 SHOWN = 20  # problems listed before the rest is only counted
 
 
@@ -36,7 +37,7 @@ class Table:
     sha256: str
     rows: int
     columns: tuple[str, ...]
-    text: str
+    text: str | None  # its text column; None: told from the columns
 
     def read(self) -> Iterator[TableRow]:
         """Raises DataError if the file changed since it was checked."""
@@ -46,7 +47,7 @@ class Table:
             raise DataError("the file changed while it was being read", where=str(self.path), fix="run it again")
 
 
-def check_table(path: Path, text: str, reject: Callable[[tuple[Message, ...]], str]) -> Table:
+def check_table(path: Path, text: str | None, reject: Callable[[tuple[Message, ...]], str]) -> Table:
     """Read the whole file once. `reject` says why a prompt can't be answered, or nothing.
 
     Raises DataError with every problem found, by line.
@@ -62,7 +63,7 @@ def check_table(path: Path, text: str, reject: Callable[[tuple[Message, ...]], s
         columns.update(dict.fromkeys(row.cells))
         why = reject(row.messages)
         if why:
-            problems.append(Problem(where=f"{path.name}:{row.line}: {text}", what=why))
+            problems.append(Problem(where=f"{path.name}:{row.line}" + (f": {text}" if text else ""), what=why))
     if not rows and not problems:
         problems.append(Problem(where=path.name, what="the file has no rows", fix="give a file with at least one row"))
     if problems:
@@ -74,7 +75,9 @@ def check_table(path: Path, text: str, reject: Callable[[tuple[Message, ...]], s
     return Table(path=path, sha256=digest.hexdigest(), rows=rows, columns=tuple(columns), text=text)
 
 
-def _records(path: Path, text: str, hashed: Callable[[bytes], None], problems: list[Problem]) -> Iterator[TableRow]:
+def _records(
+    path: Path, text: str | None, hashed: Callable[[bytes], None], problems: list[Problem]
+) -> Iterator[TableRow]:
     with open(path, "rb") as f:
         lines = _Lines(f, path, hashed)
         if path.suffix.lower() in (".jsonl", ".ndjson", ".json"):
@@ -118,15 +121,18 @@ class _Lines:
         return line
 
 
-def _delimited_rows(lines: _Lines, path: Path, text: str, problems: list[Problem]) -> Iterator[TableRow]:
+def _delimited_rows(lines: _Lines, path: Path, text: str | None, problems: list[Problem]) -> Iterator[TableRow]:
     csv.field_size_limit(FIELD_LIMIT)
     first = next(lines, "")
     reader = csv.reader(_chain(first, lines), delimiter=_delimiter(path, first), strict=True)
     header = next(reader, [])
-    if text not in header or len(set(header)) < len(header):
-        what = f"there is no column {text!r}" if text not in header else "two columns have the same name"
+    missing = text is not None and text not in header
+    if missing or len(set(header)) < len(header):
+        what = f"there is no column {text!r}" if missing else "two columns have the same name"
         raise DataError(
-            f"{what}; the file has: {', '.join(header)}", where=f"{path.name}:1", fix="name the text column with --text"
+            f"{what}; the file has: {', '.join(header)}",
+            where=f"{path.name}:1",
+            fix="say which column is the text: --set task.text=NAME",
         )
     while True:
         at = lines.number + 1
@@ -145,7 +151,10 @@ def _delimited_rows(lines: _Lines, path: Path, text: str, problems: list[Problem
             problems.append(Problem(where=f"{path.name}:{at}", what=what, fix="quote cells that contain the separator"))
             continue
         fields = dict(zip(header, cells, strict=True))
-        messages = (Message(role="user", content=fields[text]),)
+        try:
+            messages = _messages_of(fields, text)
+        except ValueError as e:
+            raise DataError(str(e), where=f"{path.name}:{at}", fix="say which: --set task.text=NAME") from e
         yield from _if_said(path, at, text, fields, messages, problems)
 
 
@@ -162,7 +171,7 @@ def _delimiter(path: Path, header: str) -> str:
     return "," if "," in header else next((d for d in ";\t|" if d in header), ",")
 
 
-def _json_rows(lines: _Lines, path: Path, text: str, problems: list[Problem]) -> Iterator[TableRow]:
+def _json_rows(lines: _Lines, path: Path, text: str | None, problems: list[Problem]) -> Iterator[TableRow]:
     for line in lines:
         if not line.strip():
             continue
@@ -174,20 +183,39 @@ def _json_rows(lines: _Lines, path: Path, text: str, problems: list[Problem]) ->
             messages = _messages_of(record, text)
             json.dumps(record, ensure_ascii=False).encode()  # lone surrogates have no bytes to write
         except (ValueError, RecursionError) as e:
-            problems.append(Problem(where=where, what=f"{e}"[:200], fix=f'one JSON object a line, with "{text}"'))
+            problems.append(
+                Problem(where=where, what=f"{e}"[:200], fix=f'one JSON object a line, with "{text or "text"}"')
+            )
             continue
         cells = {k: v if isinstance(v, str) else json.dumps(v, ensure_ascii=False) for k, v in record.items()}
         yield from _if_said(path, lines.number, text, cells, messages, problems)
 
 
-def _messages_of(record: dict[str, Any], text: str) -> tuple[Message, ...]:
-    """The text field, or OpenAI's `messages`; an answer at the end is what is to be predicted, so it is left out."""
+def _messages_of(record: Mapping[str, Any], text: str | None) -> tuple[Message, ...]:
+    """The prompt of a row: its text column, or one of the shapes that training data has. Raises ValueError."""
+    if text is None:
+        found = [key for key in SHAPES if record.get(key) is not None]
+        if len(found) != 1:
+            seen = f"more than one of {', '.join(found)}" if found else f"none of {', '.join(SHAPES)}"
+            raise ValueError(f"which column is the prompt is unknown: the row has {seen}")
+        text = found[0]
     value = record.get(text)
-    if isinstance(value, str):
-        return (Message(role="user", content=value),)
-    turns = record.get("messages")
-    if value is not None or not isinstance(turns, list):
+    if isinstance(value, list) and text == "messages":
+        return _turns(value)
+    if not isinstance(value, str):
         raise ValueError(f"{text!r} is {'missing' if value is None else 'not a text'}")
+    system: tuple[Message, ...] = ()
+    if text == "instruction":  # as in training: the input, where there is one, follows after an empty line
+        given, said = record.get("input") or "", record.get("system") or ""
+        if not isinstance(given, str) or not isinstance(said, str):
+            raise ValueError("'input' or 'system' is not a text")
+        value = f"{value}\n\n{given}" if given.strip() else value
+        system = (Message(role="system", content=said),) if said.strip() else ()
+    return (*system, Message(role="user", content=value))
+
+
+def _turns(turns: list[Any]) -> tuple[Message, ...]:
+    """OpenAI's `messages`; an answer at the end is what is to be predicted, so it is left out."""
     out = []
     for i, turn in enumerate(turns):
         role = turn.get("role") if isinstance(turn, dict) else None
@@ -199,13 +227,22 @@ def _messages_of(record: dict[str, Any], text: str) -> tuple[Message, ...]:
 
 
 def _if_said(
-    path: Path, line: int, text: str, cells: dict[str, str], messages: tuple[Message, ...], problems: list[Problem]
+    path: Path,
+    line: int,
+    text: str | None,
+    cells: dict[str, str],
+    messages: tuple[Message, ...],
+    problems: list[Problem],
 ) -> Iterator[TableRow]:
     if any(m.content.strip() for m in messages):
         yield TableRow(line=line, cells=cells, messages=messages)
     else:
         problems.append(
-            Problem(where=f"{path.name}:{line}: {text}", what="the text is empty", fix="fill or remove the row")
+            Problem(
+                where=f"{path.name}:{line}" + (f": {text}" if text else ""),
+                what="the text is empty",
+                fix="fill or remove the row",
+            )
         )
 
 
