@@ -166,6 +166,8 @@ def test_rows_that_are_too_long_are_refused_together_and_never_cut(tmp_path: Pat
     assert enough
     whole = run_prepare(tmp_path / "w", checked.folder, tiny_llama, max_tokens=int(enough[1]))
     assert whole.facts["tokens"]["longest"] == int(enough[1])  # exactly enough
+    with pytest.raises(DataError, match="1 of 202 rows cannot be used: 1 over_long"):
+        run_prepare(tmp_path / "1", checked.folder, tiny_llama, max_tokens=int(enough[1]) - 1)
     got = run_prepare(tmp_path / "l", checked.folder, tiny_llama, max_tokens=200, over_long="leave_out")
     assert got.facts["left_out"] == {"over_long": 2} and [g.line for g in got.left_out] == [202, 203]
     assert got.facts["tokens"]["longest"] <= 200

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,14 @@ def mutate(line: bytes, rng: random.Random) -> bytes:
     return bytes(body)
 
 
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from texts(part)
+
+
 def fuzz_jsonl(folder: Path, n: int, rng: random.Random) -> None:
     """Of a file of lines, those with anything on them are the accepted and the refused ones."""
     body = b"".join(mutate(rng.choice(JSONL), rng) for _ in range(n))
@@ -67,7 +76,7 @@ def fuzz_jsonl(folder: Path, n: int, rng: random.Random) -> None:
     )
     for record in good:  # what is accepted can be written and has one meaning
         canonical_json(record.fields)
-        assert "\0" not in canonical_json(record.fields).decode()
+        assert not any("\0" in text for text in texts(record.fields))
     assert all(b.fault.reason and b.fault.what for b in bad)
 
 
