@@ -85,7 +85,7 @@ def plan_steps(journey: Journey) -> Plan:
         optimizer_steps=training["steps"],
         tokens_per_second=speed,
         precision=precision,
-        memory_mib=training["memory_mib"],
+        memory_mib=training["memory"],
         disk_mib=training["checkpoint_mib"] * 2 + 2,
         free_disk_mib=shutil.disk_usage(context.root).free / 2**20,
         provable=provable(journey),

@@ -1,0 +1,37 @@
+"""The plan says beforehand what a run will do, and what is there already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.small import make_project
+from tunesmith.api import Project
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Project:
+    return Project.open(make_project(tmp_path_factory.mktemp("plan") / "news", tiny_llama))
+
+
+def test_a_plan_prints_every_stage_with_minutes_memory_and_disk(project: Project) -> None:
+    plan = project.plan()
+    text = str(plan)
+    assert [s.name for s in plan.steps][0] == "check" and plan.steps[0].cached
+    assert not plan.steps[-1].cached
+    for word in ("train", "answer tuned", "MiB of memory", "MiB of disk", "optimizer steps", "tokens/s"):
+        assert word in text
+    assert plan.seconds > 0
+
+
+def test_before_training_it_says_whether_the_test_set_can_prove_a_goal(project: Project) -> None:
+    impossible = Project.open(project.root, ["goals=[macro_f1 >= 0.999]"]).plan()
+    assert len(impossible.provable) == 1
+    assert "0.999" in impossible.provable[0]
+    assert impossible.provable != project.plan().provable
+
+
+def test_a_plan_trains_nothing(project: Project) -> None:
+    project.plan()
+    assert not project.runs(stage="sft") and not project.runs(stage="answer")
