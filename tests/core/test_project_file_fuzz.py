@@ -75,7 +75,7 @@ def survive(folder: Path, cases: int, seed: int) -> tuple[int, int]:
 
 def test_two_thousand_mutated_files_load_or_are_refused(tmp_path: Path) -> None:
     loaded, refused = survive(tmp_path, 2_000, seed=0)
-    assert loaded > 100
+    assert loaded > 40
     assert refused > 1_000
 
 

@@ -10,7 +10,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
@@ -50,6 +49,7 @@ VERBS: dict[str, dict[str, str]] = {
         "backup": "Write a consistent copy of what the project has learnt.",
     },
 }
+COMPLETION = "_TUNESMITH_COMPLETE"
 NAMES = tuple(name for section in VERBS.values() for name in section)
 
 
@@ -118,10 +118,16 @@ def _invoke(arguments: list[str]) -> int:
     from tunesmith.cli import endings
 
     as_json = "--json" in arguments
+    if COMPLETION in os.environ:  # the shell asks for names
+        tunesmith.main(args=arguments, prog_name="tunesmith")
     try:
-        result: Any = tunesmith.main(args=arguments, prog_name="tunesmith", standalone_mode=False)
+        # not tunesmith.main(): it ends a closed pipe with exit code 1, which here says that a goal was not met
+        with tunesmith.make_context("tunesmith", list(arguments)) as context:
+            tunesmith.invoke(context)
     except SystemExit as e:
         return e.code if isinstance(e.code, int) else int(e.code is not None)
+    except click.exceptions.Exit as e:
+        return e.exit_code
     except click.exceptions.NoArgsIsHelpError as e:
         click.echo(e.ctx.get_help() if e.ctx else e.format_message())
         return 2
@@ -133,7 +139,7 @@ def _invoke(arguments: list[str]) -> int:
         raise
     except Exception as e:
         return endings.failed(e, arguments[0] if arguments else "", as_json)
-    return result if isinstance(result, int) else 0
+    return 0
 
 
 def _reader_left() -> int:

@@ -88,7 +88,7 @@ def _rows(data: Any) -> Iterable[dict[str, Any]]:
             value = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value  # numpy
             value = None if isinstance(value, float) and math.isnan(value) else value
             try:
-                json.dumps(value, allow_nan=False).encode("utf-8")
+                json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
             except (TypeError, ValueError):
                 what = f"a value of type {type(value).__name__} has no JSON form"
                 problems.append(Problem(where=f"data[{i}].{key}", what=what, fix="turn it into text or a number"))

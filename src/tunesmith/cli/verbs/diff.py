@@ -13,7 +13,10 @@ from tunesmith.cli.show import show
 @click.argument("b", metavar="B")
 @common
 def diff(a: str, b: str, project: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show what differs between two runs or artifacts. The beginning of an id is enough."""
+    """Show what differs between two runs or artifacts.
+
+    The beginning of an id is enough.
+    """
     with opened(project, overrides) as p:
         differences = p.diff(a, b)
     show(differences, as_json)
