@@ -72,6 +72,7 @@ def test_more_than_the_queue_holds_is_told_when_to_come_back(start: Start, chat_
 
     with ThreadPoolExecutor(8) as pool:
         statuses = list(pool.map(ask, range(24)))
+    assert sorted(t["status"] for t in live.traces) == sorted(statuses)  # a refusal leaves a trace too
     assert set(statuses) == {200, 429} and statuses.count(200) >= 2
     assert metric(live, 'tunesmith_requests_total{route="/v1/chat/completions",status="429"}') == statuses.count(429)
 
@@ -193,7 +194,7 @@ def test_planted_secrets_are_nowhere_but_in_the_answer_to_their_owner(
         send(f"/v1/{urllib.parse.quote(secret)}?key={urllib.parse.quote(secret)}", chat)
         send("/v1/completions", {"model": "prod", "prompt": secret, "max_tokens": 2, "suffix": secret})
         send("/v1/chat/completions", chat, Authorization=f"Bearer {urllib.parse.quote(secret)}")
-    monkeypatch.setattr("tunesmith.serve.routes.usage_of", lambda *_: 1 / int(CANARIES[0]))
+    monkeypatch.setattr("tunesmith.serve.exchange.usage_of", lambda *_: 1 / int(CANARIES[0]))
     send(
         "/v1/chat/completions",
         {"model": "prod", "messages": [{"role": "user", "content": CANARIES[0]}], "max_tokens": 2},

@@ -77,7 +77,7 @@ class Observer:
         log("request", method=method, route=route, status=status, seconds=round(seconds, 4))
 
     def answered(self, trace: dict[str, Any], *, messages: Any, answer: str) -> None:
-        """One answer (or failure) left. `messages` and `answer` are dropped unless content is to be kept."""
+        """One answer (or failure) left: counted, timed and traced."""
         labels = (trace["route"], trace["model"])
         self._duration.labels(*labels).observe(trace["seconds"])
         first = trace["time_to_first_token"]
@@ -87,6 +87,10 @@ class Observer:
                 self._per_token.labels(*labels).observe((trace["seconds"] - first) / (trace["answer_tokens"] - 1))
         self._tokens.labels("prompt", trace["model"]).inc(trace["prompt_tokens"])
         self._tokens.labels("answer", trace["model"]).inc(trace["answer_tokens"])
+        self.keep(trace, messages=messages, answer=answer)
+
+    def keep(self, trace: dict[str, Any], *, messages: Any, answer: str) -> None:
+        """Leave the trace, with content only where it is to be kept."""
         if self._store_content:
             trace = {**trace, "messages": messages, "answer": answer}
         try:

@@ -31,9 +31,10 @@ from tunesmith.core.settings import ServeSettings
 from tunesmith.core.stage import Exec
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
+from tunesmith.serve.exchange import Desk, Served
 from tunesmith.serve.gatekeeper import BodyLimits, Gatekeeper
 from tunesmith.serve.observe import Observer, log_to_stderr
-from tunesmith.serve.routes import Served, add_routes
+from tunesmith.serve.routes import add_routes
 from tunesmith.serve.wire import Refused, invalid
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
@@ -101,7 +102,8 @@ def create_app(
         title="Tunesmith", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan,
         summary="An OpenAI-compatible server for tuned models",
     )  # fmt: skip
-    add_routes(app, served, observer, limits_of_request(limits), needs_token=token is not None)
+    desk = Desk(served=served, observer=observer, most_tokens=limits.max_tokens, seconds=limits.request_seconds)
+    add_routes(app, desk, needs_token=token is not None)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Refused, _refused)
@@ -111,10 +113,6 @@ def create_app(
     app.state.token = token
     app.state.models = tuple(served)
     return app
-
-
-def limits_of_request(limits: Limits) -> tuple[int, float]:
-    return limits.max_tokens, limits.request_seconds
 
 
 async def _invalid(_: HttpRequest, error: Exception) -> Response:

@@ -165,6 +165,11 @@ class CompletionRequest(Request):
     def token_limit(self) -> int | None:
         return self.max_tokens
 
+    @property
+    def alternatives(self) -> int | None:
+        """As in ChatRequest."""
+        return self.logprobs
+
 
 def check_together(request: ChatRequest | CompletionRequest) -> None:
     """Rules between fields. Raises Refused."""
@@ -218,7 +223,7 @@ def sampling(
         top_p=1.0 if request.top_p is None else request.top_p,
         seed=seed if request.seed is None else request.seed,
         stop=request.stops,
-        top_logprobs=request.alternatives if isinstance(request, ChatRequest) else request.logprobs,
+        top_logprobs=request.alternatives,
     )
 
 
