@@ -47,7 +47,7 @@ def backup(ledger: Ledger, destination: Path) -> Backup:
                 left_out = _external_folders(records)
             finally:
                 records.database.close()
-            _sync_all(temporary)
+            _sync(temporary)
             temporary.rename(destination)
             sync_folder(destination.parent)
         except BaseException:
@@ -80,12 +80,12 @@ def _external_folders(records: Records) -> tuple[str, ...]:
     return tuple(folder for (folder,) in rows)
 
 
-def _sync_all(folder: Path) -> None:
-    for root, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            fd = os.open(Path(root) / name, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+def _sync(folder: Path) -> None:
+    """The database and every folder; the copied files are synced already."""
+    fd = os.open(folder / "ledger.db", os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    for root, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(root))

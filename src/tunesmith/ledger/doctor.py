@@ -56,7 +56,7 @@ def doctor(ledger: Ledger, progress: Callable[..., None] = no_progress) -> Healt
         damage.extend(_chain(db, fresh))
         facts = db.execute("SELECT count(*) FROM facts").fetchone()[0]
         damage.extend(_derived(db, fresh))
-    except sqlite3.DatabaseError as e:
+    except (sqlite3.Error, UnicodeDecodeError) as e:
         damage.append(Finding(severity="damage", where="ledger.db", what=f"unreadable: {e}", fix=RESTORE))
     finally:
         db.close()

@@ -44,15 +44,18 @@ def disk_error(error: OSError, where: Path | str) -> StorageError:
 def database_error(error: sqlite3.Error, where: Path) -> TunesmithError | None:
     """None for an error that only a mistake of ours can cause: a broken constraint, bad SQL."""
     code = getattr(error, "sqlite_errorcode", None)
-    if code is None:  # Python's own, while decoding a text that is no longer UTF-8
-        damaged = "decode" in str(error) or "UTF-8" in str(error)
-        return StorageError("the database is damaged", where=str(where), fix=DAMAGED) if damaged else None
+    if code is None:  # Python's own, of a stored text that is no longer UTF-8
+        return damaged_text(where) if "UTF-8" in str(error) else None
     if is_busy(error):
         return Busy("another process keeps the database locked", where=str(where), fix="end it, or wait for it")
     if code & 0xFF in SQLITE_ERRORS:
         what, fix = SQLITE_ERRORS[code & 0xFF]
         return StorageError(what, where=str(where), fix=fix)
     return None
+
+
+def damaged_text(where: Path) -> StorageError:
+    return StorageError("the database is damaged: a text in it is no longer UTF-8", where=str(where), fix=DAMAGED)
 
 
 def is_busy(error: sqlite3.Error) -> bool:
@@ -67,6 +70,8 @@ def explained(where: Path) -> Iterator[None]:
         yield
     except OSError as e:
         raise disk_error(e, where) from e
+    except UnicodeDecodeError as e:  # even SQLite's message quotes the damaged text
+        raise damaged_text(where) from e
     except sqlite3.Error as e:
         known = database_error(e, where)
         if known is None:
