@@ -242,16 +242,19 @@ class Project:
 
     def serve(self, model: str = PROD, host: str | None = None, port: int | None = None) -> None:
         """Answer over HTTP until stopped."""
-        from tunesmith.serve.server import listen
+        from tunesmith.ledger.traces import Traces
+        from tunesmith.serve.server import load_and_serve
 
         settings = self.file.settings.serve
-        listen(
-            lambda: {model: self.model(model)},
-            host=host or settings.host,
-            port=settings.port if port is None else port,
-            traces=self.root / STATE / "traces.db",
-            settings=settings,
-        )
+        self._bundle_id(model)  # a name that means nothing is said before anything is opened
+        with Traces.open(self.root / STATE / "traces.db", store_content=settings.store_content) as traces:
+            load_and_serve(
+                lambda: {model: self.model(model)},
+                host=host or settings.host,
+                port=settings.port if port is None else port,
+                settings=settings,
+                trace=lambda trace: traces.append(**trace),
+            )
 
     # Looking things up
 
