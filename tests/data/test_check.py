@@ -114,7 +114,7 @@ def test_labels_are_free_text_where_the_task_is_not_to_classify(tmp_path: Path) 
 
 # Duplicates and contradictions
 
-SAME = [("The  ﬁle is Straße.", "x"), ("another", "y"), ("the file\u00a0is STRASSE.", "X")]
+SAME = [("The  ﬁｌe is Straße.", "x"), ("another", "y"), ("the file\u00a0is STRASSE.", "X")]
 
 
 def test_a_duplicate_after_normalisation_is_left_out_naming_the_kept_row(tmp_path: Path) -> None:
