@@ -34,7 +34,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
         504: "the request took too long",
     }.items()
 }
-STREAM = {"text/event-stream": {"schema": {"type": "string", "description": "server-sent events of chunks"}}}
+STREAM = {"text/event-stream": {"schema": {"description": "server-sent events of chunks"}}}
 
 
 def add_routes(app: FastAPI, desk: Desk, *, needs_token: bool) -> None:
