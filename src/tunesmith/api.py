@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 STATE = ".tunesmith"
 REPORT = "report.html"
 PROD = "prod"
+LATEST = "latest"  # the newest candidate, whatever its verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +203,7 @@ class Project:
     # The model that came out
 
     def model(self, name: str = PROD) -> LoadedBundle:
-        """The bundle behind an alias, or with an id (or its beginning), loaded and checked."""
+        """The bundle behind an alias, or with an id (or its beginning), loaded and checked; "latest": the newest."""
         from tunesmith.serve.bundle import LoadedBundle
 
         bundle = self._bundle_id(name)
@@ -214,6 +215,11 @@ class Project:
         target = self.ledger.reference(name)
         if target:
             return target
+        if name == LATEST:
+            made = next((r for r in self.ledger.runs(stage="bundle") if r.status == "finished"), None)
+            if made is None:
+                raise InputError(Problem(where=LATEST, what="no bundle has been made yet", fix="tunesmith run"))
+            return made.outputs["bundle"]
         artifact = self.ledger.find_artifact(name)
         if artifact and artifact.kind == "bundle":
             return artifact.id

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import content_id, read_json, read_lines
 from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.goals import ARMS
 from tunesmith.core.nouns import Run
 from tunesmith.ledger.ledger import Ledger
 
@@ -28,7 +30,7 @@ class Trail:
 
     @property
     def in_order(self) -> list[Run]:
-        cheap = [r for arm, r in self.answers.items() if arm != "tuned"]
+        cheap = [self.answers[arm] for arm in in_order(self.answers) if arm != "tuned"]
         last = [self.bundle] if self.bundle else []
         return [self.check, self.prepare, *cheap, self.train, self.answers["tuned"], self.evaluate, self.gate, *last]
 
@@ -105,6 +107,7 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
     checkpoint = read_json(folder["checkpoint"] / "checkpoint.json")
     verdict = read_json(folder["verdict"] / "verdict.json")
     report = read_json(folder["report"] / "report.json")
+    report["arms"] = {arm: report["arms"][arm] for arm in in_order(report["arms"])}
     spec = t.train.spec
     thresholds = [g["threshold"] for g in gate.spec["goals"] if g["op"] == ">=" and g["metric"] == report["metric_names"][0]]
     environment = t.train.environment
@@ -138,6 +141,12 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
         "commands": commands(t),
         "settings": settings_text,
     }
+
+
+def in_order(arms: Iterable[str]) -> list[str]:
+    """From the cheapest to the tuned one, as people compare them; canonical JSON has them by name."""
+    known = [*ARMS, "tuned"]
+    return sorted(arms, key=lambda arm: (known.index(arm) if arm in known else -1, arm))
 
 
 def artifacts(t: Trail) -> dict[str, str]:
@@ -186,14 +195,15 @@ def stage_rows(t: Trail, planned: dict[str, float]) -> list[dict[str, Any]]:
             "name": step_name(r),
             "planned": planned.get(step_name(r)),
             "seconds": r.seconds,
-            "words": ", ".join(f"{k.replace('_', ' ')} {short(v)}" for k, v in r.metrics.items() if is_simple(v)),
+            "words": ", ".join(f"{k.replace('_', ' ')} {short(v)}" for k, v in r.metrics.items() if is_simple(k, v)),
         }
         for r in t.in_order
     ]
 
 
-def is_simple(value: Any) -> bool:
-    return isinstance(value, int | float) or (isinstance(value, str) and len(value) < 40)
+def is_simple(key: str, value: Any) -> bool:
+    simple = isinstance(value, int | float) or (isinstance(value, str) and len(value) < 40)
+    return simple and key not in ("arm", "seconds")
 
 
 def short(value: Any) -> str:
