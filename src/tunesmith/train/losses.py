@@ -35,13 +35,14 @@ class _HeadNll(torch.autograd.Function):  # type: ignore[misc]  # torch is untyp
         grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         for start in range(0, len(labels), ROWS):
             some = slice(start, start + ROWS)
-            log_p = torch.log_softmax((hidden[some] @ head.T).float(), -1)
-            picked = labels[some, None]
-            total -= (log_p.gather(1, picked)[:, 0] * weights[some]).sum()
+            logits, picked = hidden[some] @ head.T, labels[some, None]
+            top, place = logits.max(-1, keepdim=True)
+            p = torch.softmax(logits, -1, dtype=torch.float32)
+            log_sum = top.float() - p.gather(1, place).log()  # the largest p never underflows
+            total += ((log_sum - logits.gather(1, picked).float())[:, 0] * weights[some]).sum()
             if grad is not None:
-                p = log_p.exp_()
                 p.scatter_add_(1, picked, torch.full_like(picked, -1, dtype=p.dtype))
-                grad[some] = p.mul_(weights[some, None]).to(hidden.dtype) @ head
+                grad[some] = (p.to(hidden.dtype) @ head).float() * weights[some, None]
         ctx.grad = grad
         return total.float()
 
