@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tunesmith.metrics.sums import Array, Items, Sums, divide, mean_of
 
 Codes = NDArray[np.int64]
+TO_THE_RAREST = 0.25  # by simulation: the smallest share with which upper bounds cover 95 % of 22 small classes
 
 
 def codes(items: Items) -> tuple[Codes, Codes]:
@@ -104,27 +105,23 @@ def _f1(hit: Array, truth: Array, said: Array) -> Array:
 def _class_sums(items: Items, value: Callable[[Array], Array]) -> Sums:
     """Sums over (hits, truths, predictions) of the judged classes.
 
-    The worst further item is a wrong one between the two classes whose F1 it lowers most; the best is a
-    right one of the class whose F1 it raises most.
+    The one more item imagined is spread over the classes in proportion to their true items: wrong in all of
+    them (and taken for the others), or right in all of them. Of a right one, TO_THE_RAREST goes to the class it
+    helps most, since rare classes pull a measured macro average below the true one.
     """
     counts = per_class(items, items.judged)
     judged = len(items.judged)
 
     def worst(totals: Array) -> Array:
-        hit, truth, said = _split(totals)
-        drop = _f1(hit, truth, said) - divide(2 * hit, truth + said + 1)
-        order = np.argsort(-drop, kind="stable")
-        item = np.zeros(3 * judged)
-        item[judged + order[0]] = 1.0  # is of this class
-        if judged > 1:
-            item[2 * judged + order[1]] = 1.0  # and taken for that one
-        return item
+        _, truth, _ = _split(totals)
+        share = divide(truth, truth.sum(keepdims=True))
+        return np.concatenate([0 * share, share, share if judged > 1 else 0 * share])
 
     def best(totals: Array) -> Array:
         hit, truth, said = _split(totals)
         gain = divide(2 * hit + 2, truth + said + 2) - _f1(hit, truth, said)
-        item = np.zeros((3, judged))
-        item[:, int(np.argmax(gain))] = 1.0
-        return item.reshape(-1)
+        share = (1 - TO_THE_RAREST) * divide(truth, truth.sum(keepdims=True))
+        share[int(np.argmax(gain))] += TO_THE_RAREST
+        return np.concatenate([share, share, share])
 
     return Sums(per_item=counts.reshape(len(counts), -1), value=value, worst=worst, best=best)
