@@ -17,6 +17,7 @@ from typing import Any
 
 from tunesmith.ledger.explain import explained
 
+POLL_S = 0.05
 _open_here: set[int] = set()  # descriptors of this process; a forked child drops its copies
 
 
@@ -48,12 +49,10 @@ class FileLock:
         *,
         shared: bool = False,
         waiting: Callable[[dict[str, Any]], None] | None = None,
-        poll_s: float = 0.05,
     ) -> None:
         self._path = path
         self._mode = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._waiting = waiting
-        self._poll_s = poll_s
         self._fd = -1
 
     def __enter__(self) -> FileLock:
@@ -61,7 +60,7 @@ class FileLock:
             while not self._try(block=self._waiting is None):
                 if self._waiting is not None:
                     self._waiting(self._holder())
-                    time.sleep(self._poll_s)
+                    time.sleep(POLL_S)
         return self
 
     def __exit__(
@@ -76,7 +75,7 @@ class FileLock:
 
     def sign(self) -> None:
         """Write down who holds the lock, for those who wait."""
-        with explained(self._path):
+        with suppress(OSError):  # the lock holds all the same
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, _held_by_me(), 0)
 
