@@ -105,4 +105,7 @@ def test_durations_are_spoken() -> None:
 
 
 def test_facts_are_short() -> None:
-    assert fact_words({"loss": 0.123456, "best_so_far": 0.7, "rows": 12}) == "loss 0.1235 · best so far 0.7 · rows 12"
+    assert (
+        fact_words({"loss": 0.123456, "best_so_far": 0.7, "rows": 12, "best": None})
+        == "loss 0.1235 · best so far 0.7 · rows 12"
+    )

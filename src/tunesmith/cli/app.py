@@ -115,8 +115,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _invoke(arguments: list[str]) -> int:
-    from tunesmith.cli import endings
-
     as_json = "--json" in arguments
     if COMPLETION in os.environ:  # the shell asks for names
         tunesmith.main(args=arguments, prog_name="tunesmith")
@@ -131,14 +129,12 @@ def _invoke(arguments: list[str]) -> int:
     except click.exceptions.NoArgsIsHelpError as e:
         click.echo(e.ctx.get_help() if e.ctx else e.format_message())
         return 2
-    except click.ClickException as e:
-        return endings.usage(e, as_json)
-    except (KeyboardInterrupt, click.Abort):
-        return endings.interrupted(as_json)
     except BrokenPipeError:
         raise
-    except Exception as e:
-        return endings.failed(e, arguments[0] if arguments else "", as_json)
+    except (Exception, KeyboardInterrupt) as e:
+        from tunesmith.cli import endings  # late: most commands end well
+
+        return endings.ended(e, arguments[0] if arguments else "", as_json)
     return 0
 
 

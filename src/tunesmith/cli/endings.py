@@ -34,17 +34,23 @@ SYSTEM = {  # what the operating system may refuse anywhere, and what to do
 }
 
 
+def ended(error: BaseException, verb: str, as_json: bool) -> int:
+    """Say why a command did not end well; returns its exit code."""
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        say([Problem(where="", what="stopped")], as_json)
+        return Stopped.exit_code
+    if isinstance(error, click.ClickException):
+        return usage(error, as_json)
+    assert isinstance(error, Exception)
+    return failed(error, verb, as_json)
+
+
 def usage(error: click.ClickException, as_json: bool) -> int:
     """The command line itself is wrong."""
     ctx = getattr(error, "ctx", None)
     fix = f"{ctx.command_path} --help" if ctx else "tunesmith --help"
     say([Problem(where="", what=error.format_message(), fix=fix)], as_json)
     return 2
-
-
-def interrupted(as_json: bool) -> int:
-    say([Problem(where="", what="stopped")], as_json)
-    return Stopped.exit_code
 
 
 def failed(error: Exception, verb: str, as_json: bool) -> int:

@@ -34,10 +34,8 @@ def spoken(seconds: float) -> str:
 
 def fact_words(facts: dict[str, Any]) -> str:
     """`loss 0.8421 · best 0.71`"""
-    shown = (
-        f"{k.replace('_', ' ')} {v:.4g}" if isinstance(v, float) else f"{k.replace('_', ' ')} {v}"
-        for k, v in facts.items()
-    )
+    known = {k.replace("_", " "): v for k, v in facts.items() if v is not None}
+    shown = (f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in known.items())
     return harmless(" · ".join(shown))
 
 
