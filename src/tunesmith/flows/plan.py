@@ -173,6 +173,8 @@ def provable(journey: Journey) -> tuple[str, ...]:
             [r.target for r in rows],
             [r.group for r in rows],
             labels=journey.dataset["labels"],
+            not_judged=journey.dataset["not_judged"],
+            kind=journey.context.task.kind,
         )
     )
 
