@@ -8,7 +8,10 @@ import pytest
 
 from tunesmith import Project
 
-ROWS = [{"text": f"{'ball goal' if i % 2 else 'stock bank'} {i}", "label": "sports" if i % 2 else "business"} for i in range(80)]
+ROWS = [
+    {"text": f"{'ball goal' if i % 2 else 'stock bank'} {i}", "label": "sports" if i % 2 else "business"}
+    for i in range(80)
+]
 
 
 @pytest.mark.parametrize("shape", ["list", "frame", "dataset"])
@@ -42,7 +45,9 @@ def test_a_new_project_is_found_from_below(tmp_path: Path, tiny_llama: Path, mon
 
 
 def test_tokens_show_what_is_trained(tmp_path: Path, tiny_llama: Path) -> None:
-    project = Project.create(tmp_path / "p", data=ROWS, kind="classify", text="text", label="label", model=str(tiny_llama))
+    project = Project.create(
+        tmp_path / "p", data=ROWS, kind="classify", text="text", label="label", model=str(tiny_llama)
+    )
     shown = str(project.tokens("rows.jsonl:2"))
     marked = shown[shown.index("‹") : shown.index("›")]
     assert marked.replace("|", "") == "‹sports<im_end>"

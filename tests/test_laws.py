@@ -51,7 +51,11 @@ def test_each_room_says_what_it_is_and_imports_nothing(room: Path) -> None:
     tree = ast.parse((room / "__init__.py").read_text(encoding="utf-8"))
     assert ast.get_docstring(tree), room
     if room.name not in ("cli", "methods"):
-        assert not [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom) and getattr(n, "module", "") != "__future__"]
+        assert not [
+            n
+            for n in tree.body
+            if isinstance(n, ast.Import | ast.ImportFrom) and getattr(n, "module", "") != "__future__"
+        ]
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda p: str(p.relative_to(SOURCE)))

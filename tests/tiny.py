@@ -69,7 +69,16 @@ def make_tiny(folder: Path, family: str = "llama", *, seed: int = 0, **overrides
         "pad_token_id": 2,
     }
     if family == "gpt2":
-        shape = {"vocab_size": size, "n_embd": 48, "n_layer": 3, "n_head": 6, "n_positions": 512, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2}
+        shape = {
+            "vocab_size": size,
+            "n_embd": 48,
+            "n_layer": 3,
+            "n_head": 6,
+            "n_positions": 512,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            "pad_token_id": 2,
+        }
     if family in ("gemma", "gemma2", "gemma3_text", "qwen3"):
         shape["head_dim"] = 8
     shape.update(overrides)

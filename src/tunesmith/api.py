@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tunesmith.core import project_file
 from tunesmith.core.canonical import read_json, read_lines, write_atomic
 from tunesmith.core.errors import InputError, Problem
-from tunesmith.core.nouns import Answer, Message, Row, Run, Verdict
+from tunesmith.core.nouns import Answer, Kind, Message, Row, Run, Verdict
 from tunesmith.core.project_file import ProjectFile
 from tunesmith.core.stage import no_progress
 from tunesmith.flows import compare, page
@@ -98,7 +98,7 @@ class Project:
         return cls(project_file.load(found, overrides), overrides, progress=progress, stop=stop)
 
     @classmethod
-    def create(cls, path: str | Path, *, data: Any, kind: str, **said: Any) -> Project:
+    def create(cls, path: str | Path, *, data: Any, kind: Kind, **said: Any) -> Project:
         """A new project folder. `data`: a file or several, a DataFrame, a `datasets.Dataset` or a list of
         dicts; `said`: text, label, group, model, goals, audience, tone."""
         from tunesmith.flows.create import create
@@ -191,7 +191,9 @@ class Project:
         gate = page.latest_gate(self.ledger) if run is None else self.ledger.run(run)
         if gate.stage != "gate":
             raise InputError(
-                Problem(where=run or "", what=f"is a {gate.stage} run, not a verdict", fix="tunesmith runs --stage gate")
+                Problem(
+                    where=run or "", what=f"is a {gate.stage} run, not a verdict", fix="tunesmith runs --stage gate"
+                )
             )
         facts = page.page_facts(
             self.ledger, gate, project=self.root.resolve().name, settings_text=config_text(self.config())
@@ -226,7 +228,9 @@ class Project:
         if name == PROD:
             fix = "tunesmith run; a candidate that did not pass can be named by its id (tunesmith runs --stage bundle)"
             raise InputError(Problem(where=PROD, what="no model has passed its goals yet", fix=fix))
-        raise InputError(Problem(where=name, what="no alias or bundle has this name", fix="tunesmith runs --stage bundle"))
+        raise InputError(
+            Problem(where=name, what="no alias or bundle has this name", fix="tunesmith runs --stage bundle")
+        )
 
     def ask(self, text: str, model: str = PROD) -> Answer:
         from tunesmith.serve.ask import ask
@@ -282,7 +286,9 @@ class Project:
                 if row.file == Path(file).name and row.line == int(line):
                     return view(renderer, row.messages, row.target)
         raise InputError(
-            Problem(where=place, what="no row of the data set starts there", fix="tunesmith check names the rows left out")
+            Problem(
+                where=place, what="no row of the data set starts there", fix="tunesmith check names the rows left out"
+            )
         )
 
     def runs(self, stage: str | None = None, limit: int | None = 50) -> list[Run]:

@@ -121,7 +121,7 @@ def test_a_stopped_training_is_resumed_by_the_same_command(project: Path) -> Non
         "--project",
         str(project),
         "--set",
-        "train.epochs=12",
+        "train.epochs=6",
         "--json",
     ]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

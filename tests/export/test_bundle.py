@@ -14,7 +14,9 @@ from tunesmith.core.nouns import Message
 
 
 @pytest.fixture(scope="module", params=["lora", "full"])
-def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> tuple[Project, Path]:
+def made(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path
+) -> tuple[Project, Path]:
     replace = {} if request.param == "lora" else {"{kind: lora, rank: 4}": "{kind: full}", "lr: 1e-2": "lr: 1e-3"}
     folder = make_project(tmp_path_factory.mktemp(request.param) / "news", tiny_llama, n=90, **replace)
     text = (folder / "tunesmith.yaml").read_text().replace("rows: 8}}", "rows: 8}, arms: [majority]}")
@@ -61,7 +63,9 @@ def test_the_card_is_in_the_hugging_face_format(made: tuple[Project, Path]) -> N
 
     card = ModelCard((made[1] / "README.md").read_text(encoding="utf-8"))
     assert card.data.library_name in ("peft", "transformers")
-    assert card.data.base_model_relation in ("adapter", "finetune") if hasattr(card.data, "base_model_relation") else True
+    assert (
+        card.data.base_model_relation in ("adapter", "finetune") if hasattr(card.data, "base_model_relation") else True
+    )
     assert card.data.eval_results
     assert "macro_f1 >= 0.1" in card.text.replace("\\", "")
 

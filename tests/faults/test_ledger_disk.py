@@ -156,7 +156,7 @@ def fail_in_sqlite(folder: Path, call: str, error: str, numbers: range | tuple[i
         met += 1
         assert done.returncode in (0, 2), done.stderr  # 0: SQLite could do without that call
         if done.returncode == 2:
-            assert ".tunesmith/" in done.stderr
+            assert str(state.parent) in done.stderr
             assert "fix:" in done.stderr
         assert_whole(state, outputs)
         shutil.rmtree(state.parent)

@@ -11,7 +11,9 @@ import pytest
 from tests.small import WORDS, make_project
 from tunesmith.cli.app import run
 
-CANARIES = [f"sk-canary-{i:04d}-d41d8cd98f00b204" for i in range(25)] + [f"jane.canary{i}@example.org" for i in range(25)]
+CANARIES = [f"sk-canary-{i:04d}-d41d8cd98f00b204" for i in range(25)] + [
+    f"jane.canary{i}@example.org" for i in range(25)
+]
 
 
 def test_fifty_planted_secrets_appear_nowhere_but_in_the_data(
@@ -38,5 +40,11 @@ def test_fifty_planted_secrets_appear_nowhere_but_in_the_data(
     cards = "".join(p.read_text() for p in (state / "views").rglob("README.md"))
     metrics = "".join(p.read_text() for p in (state / "views").rglob("metrics.jsonl"))
     for canary in CANARIES:
-        for where, text in {"stdout": printed.out, "stderr": printed.err, "ledger": facts, "card": cards, "metrics": metrics}.items():
+        for where, text in {
+            "stdout": printed.out,
+            "stderr": printed.err,
+            "ledger": facts,
+            "card": cards,
+            "metrics": metrics,
+        }.items():
             assert canary not in text, where

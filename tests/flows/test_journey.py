@@ -83,9 +83,10 @@ def test_the_served_answer_is_the_evaluated_answer(project: Project) -> None:
     assert tuned
     answer = project.ask(item["input"], model=bundle)
     assert answer.text in ("sports", "business", "weather")
-    assert answer.text == item["answers"]["tuned"]["text"] or abs(
-        answer.confidence - item["answers"]["tuned"]["confidence"]
-    ) < 1e-4
+    assert (
+        answer.text == item["answers"]["tuned"]["text"]
+        or abs(answer.confidence - item["answers"]["tuned"]["confidence"]) < 1e-4
+    )
 
 
 def test_lineage_leads_back_to_the_raw_file(project: Project) -> None:

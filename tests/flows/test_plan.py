@@ -18,7 +18,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Proje
 def test_a_plan_prints_every_stage_with_minutes_memory_and_disk(project: Project) -> None:
     plan = project.plan()
     text = str(plan)
-    assert [s.name for s in plan.steps][0] == "check" and plan.steps[0].cached
+    assert plan.steps[0].name == "check" and plan.steps[0].cached
     assert not plan.steps[-1].cached
     for word in ("train", "answer tuned", "MiB of memory", "MiB of disk", "optimizer steps", "tokens/s"):
         assert word in text

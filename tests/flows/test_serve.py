@@ -27,7 +27,18 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Proje
 class Server:
     def __init__(self, project: Path, *arguments: str, token: str | None = None):
         env = dict(os.environ) | ({"TUNESMITH_TOKEN": token} if token else {})
-        command = [sys.executable, "-m", "tunesmith", "serve", "--port", "0", "--model", "latest", "--project", str(project)]
+        command = [
+            sys.executable,
+            "-m",
+            "tunesmith",
+            "serve",
+            "--port",
+            "0",
+            "--model",
+            "latest",
+            "--project",
+            str(project),
+        ]
         self.process = subprocess.Popen(
             [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
         )

@@ -17,7 +17,15 @@ def arm(value: float, labels: list[str]) -> dict[str, Any]:
     return {
         "metrics": {"macro_f1": interval(value), "accuracy": interval(min(1.0, value + 0.02))},
         "per_class": [
-            {"label": label, "n": 5 + i, "precision": value, "recall": value, "f1": value * (1 - i / 2 / k), "f1_low": 0.1, "f1_high": 0.9}
+            {
+                "label": label,
+                "n": 5 + i,
+                "precision": value,
+                "recall": value,
+                "f1": value * (1 - i / 2 / k),
+                "f1_low": 0.1,
+                "f1_high": 0.9,
+            }
             for i, label in enumerate(labels)
         ],
         "confusion": [[7 if i == j else (1 if (i + j) % 5 == 0 else 0) for j in range(k)] + [0] for i in range(k)],
@@ -29,13 +37,32 @@ def arm(value: float, labels: list[str]) -> dict[str, Any]:
 
 
 def make_facts(status: str = "unproven", classes: int = 22) -> dict[str, Any]:
-    labels = [f"Diseases of the {name} system and its connective tissue" for name in "abcdefghijklmnopqrstuvwxyz"[:classes]]
+    labels = [
+        f"Diseases of the {name} system and its connective tissue" for name in "abcdefghijklmnopqrstuvwxyz"[:classes]
+    ]
     log: list[dict[str, Any]] = []
     for step in range(1, 183):
-        log.append({"step": step, "loss": 3 * math.exp(-step / 30) + 0.4 + 0.1 * math.sin(step), "lr": 1e-3, "grad_norm": 1.0, "tokens": 900})
+        log.append(
+            {
+                "step": step,
+                "loss": 3 * math.exp(-step / 30) + 0.4 + 0.1 * math.sin(step),
+                "lr": 1e-3,
+                "grad_norm": 1.0,
+                "tokens": 900,
+            }
+        )
         if step % 45 == 0:
-            log.append({"step": step, "validation_loss": 3 * math.exp(-step / 30) + 0.55, "macro_f1": 0.8 * (1 - math.exp(-step / 40))})
-    arms = {a: arm(v, labels) for a, v in [("majority", 0.02), ("tfidf", 0.69), ("zero_shot", 0.12), ("few_shot", 0.24), ("tuned", 0.77)]}
+            log.append(
+                {
+                    "step": step,
+                    "validation_loss": 3 * math.exp(-step / 30) + 0.55,
+                    "macro_f1": 0.8 * (1 - math.exp(-step / 40)),
+                }
+            )
+    arms = {
+        a: arm(v, labels)
+        for a, v in [("majority", 0.02), ("tfidf", 0.69), ("zero_shot", 0.12), ("few_shot", 0.24), ("tuned", 0.77)]
+    }
     return {
         "project": f"coding {HOSTILE}",
         "id": "7f3a91c0" * 8,

@@ -185,20 +185,19 @@ def _read_with_parents(path: Path, problems: list[Problem]) -> Node | None:
 def _parent_problem(name: str, path: Path, folder: Path, chain: list[Path]) -> tuple[str, str]:
     if Path(name).is_absolute():
         return f"extends: {name} is an absolute path", "name a file in the project folder, relative to this one"
+    shown = goal_words.clipped(name)
     try:
         real = path.resolve()
+        is_file, exists = real.is_file(), real.exists()
     except (OSError, RuntimeError, ValueError):  # a loop of symbolic links, a name that no file can have
-        return f"extends: {name} cannot be followed", "name a file in the project folder"
+        return f"extends: {shown} cannot be followed", "name a file in the project folder"
     if not real.is_relative_to(folder):
-        return f"extends: {name} leads out of the project folder", "copy that file into the project"
+        return f"extends: {shown} leads out of the project folder", "copy that file into the project"
     if real in chain:
         way = " → ".join(p.name for p in (*chain[chain.index(real) :], real))
         return f"extends goes round in a circle: {way}", "remove one of these extends"
-    if not real.is_file():
-        return (
-            f"extends: {name} is not a file" if real.exists() else f"extends: {name} does not exist",
-            "check the path",
-        )
+    if not is_file:
+        return f"extends: {shown} is not a file" if exists else f"extends: {shown} does not exist", "check the path"
     return "", ""
 
 

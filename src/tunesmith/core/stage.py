@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -101,7 +100,7 @@ class Workspace:
                 kept.append(line + "\n")
         temporary = self.metrics_file.with_suffix(".tmp")
         temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, self.metrics_file)
+        temporary.replace(self.metrics_file)
 
     def summarize(self, **values: Any) -> None:
         """Facts of the run that people look for first; stored with it. Raises ValueError for NaN and infinity,

@@ -12,7 +12,11 @@ from tunesmith.export.stages import BundleSpec
 STATUS = {"pass": "passes its goals", "fail": "fails its goals", "unproven": "has not enough evidence for its goals"}
 
 CARD = jinja2.Environment(
-    undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, autoescape=False  # noqa: S701 (Markdown, not HTML; values are escaped by `cell`)
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,  # noqa: S701 (Markdown, not HTML; values are escaped by `cell`)
 )
 
 
@@ -122,11 +126,19 @@ It knows only the labels listed above and will choose one of them for any text.
 
 
 def model_card(
-    spec: BundleSpec, dataset: dict[str, Any], report: dict[str, Any], verdict: dict[str, Any], checkpoint: dict[str, Any]
+    spec: BundleSpec,
+    dataset: dict[str, Any],
+    report: dict[str, Any],
+    verdict: dict[str, Any],
+    checkpoint: dict[str, Any],
 ) -> str:
     kind = checkpoint["method"]["kind"]
     is_full = kind == "full"
-    method = "full fine-tuning" if is_full else f"{kind.upper() if kind == 'lora' else kind}, rank {checkpoint['method']['rank']}"
+    method = (
+        "full fine-tuning"
+        if is_full
+        else f"{kind.upper() if kind == 'lora' else kind}, rank {checkpoint['method']['rank']}"
+    )
     return TEMPLATE.render(
         spec=spec,
         dataset=dataset,

@@ -62,9 +62,7 @@ def micro_batch_tokens(context: Context, base: LocalModel, dataset: dict[str, An
     def measure() -> int:
         from tunesmith.train.precision import resolve_micro_batch_tokens
 
-        return resolve_micro_batch_tokens(
-            base.folder, dataset["tokens"]["longest"], context.settings.train.method.kind
-        )
+        return resolve_micro_batch_tokens(base.folder, dataset["tokens"]["longest"], context.settings.train.method.kind)
 
     question = {
         "base": base.artifact.id,

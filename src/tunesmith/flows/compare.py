@@ -40,7 +40,12 @@ def show(ledger: Ledger, name: str) -> dict[str, Any]:
     """A run, an artifact or a reference, by id prefix or name."""
     target = ledger.reference(name)
     if target:
-        return {"reference": name, "target": target, "history": plain(ledger.history(name)), **described(ledger, target)}
+        return {
+            "reference": name,
+            "target": target,
+            "history": plain(ledger.history(name)),
+            **described(ledger, target),
+        }
     return described(ledger, name)
 
 
@@ -72,7 +77,9 @@ def diff(ledger: Ledger, a: str, b: str) -> Differences:
         a=a,
         b=b,
         differences=tuple(
-            Difference(field=f, a=flat_a.get(f, "–"), b=flat_b.get(f, "–")) for f in fields if flat_a.get(f) != flat_b.get(f)
+            Difference(field=f, a=flat_a.get(f, "–"), b=flat_b.get(f, "–"))
+            for f in fields
+            if flat_a.get(f) != flat_b.get(f)
         ),
     )
 

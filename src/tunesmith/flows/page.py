@@ -63,9 +63,7 @@ def maker(ledger: Ledger, artifact: str) -> Run:
     """The run that made an artifact."""
     run = ledger.made_by(artifact)
     if run is None:
-        raise InputError(
-            Problem(where=artifact[:12], what="no run in the ledger made this", fix="tunesmith doctor")
-        )
+        raise InputError(Problem(where=artifact[:12], what="no run in the ledger made this", fix="tunesmith doctor"))
     return run
 
 
@@ -109,7 +107,9 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
     report = read_json(folder["report"] / "report.json")
     report["arms"] = {arm: report["arms"][arm] for arm in in_order(report["arms"])}
     spec = t.train.spec
-    thresholds = [g["threshold"] for g in gate.spec["goals"] if g["op"] == ">=" and g["metric"] == report["metric_names"][0]]
+    thresholds = [
+        g["threshold"] for g in gate.spec["goals"] if g["op"] == ">=" and g["metric"] == report["metric_names"][0]
+    ]
     environment = t.train.environment
     return {
         "project": project,
@@ -120,7 +120,9 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
         "method": method_words(spec["method"]),
         "machine": machine_words(environment),
         "version": environment.get("tunesmith", ""),
-        "versions": ", ".join(f"{p} {v}" for p, v in sorted(environment.get("packages", {}).items()) if p in SHOWN_VERSIONS),
+        "versions": ", ".join(
+            f"{p} {v}" for p, v in sorted(environment.get("packages", {}).items()) if p in SHOWN_VERSIONS
+        ),
         "seed": spec["seed"],
         "spec": content_id(spec),
         "verdict": verdict,
@@ -238,7 +240,9 @@ def next_steps(verdict: dict[str, Any], report: dict[str, Any], dataset: dict[st
         names = ", ".join(report["not_judged"])
         found.append({"step": f"add rows of {names}, or merge them into another class", "why": "too few to judge"})
     if verdict["status"] == "pass" and not dataset["limit"]:
-        found.append({"step": "serve it and watch real inputs", "why": "the test set is of the same source as the data"})
+        found.append(
+            {"step": "serve it and watch real inputs", "why": "the test set is of the same source as the data"}
+        )
     if dataset["limit"]:
         found.append({"step": "run on all rows", "why": f"this was a proof of concept on {dataset['limit']}"})
     return found or [{"step": "nothing is missing", "why": "every goal is decided"}]
@@ -247,7 +251,10 @@ def next_steps(verdict: dict[str, Any], report: dict[str, Any], dataset: dict[st
 def commands(t: Trail) -> list[dict[str, str]]:
     return [
         {"command": "tunesmith run", "why": "nothing to do: every stage is in the ledger"},
-        {"command": f"tunesmith lineage {t.train.outputs['checkpoint'][:12]}", "why": "rows, split, checkpoint, report"},
+        {
+            "command": f"tunesmith lineage {t.train.outputs['checkpoint'][:12]}",
+            "why": "rows, split, checkpoint, report",
+        },
         {"command": f"tunesmith show {t.train.id[:12]}", "why": "spec, environment and metrics of the training"},
         {"command": "tunesmith doctor", "why": "re-hash everything it rests on"},
     ]
@@ -255,8 +262,10 @@ def commands(t: Trail) -> list[dict[str, str]]:
 
 def report_json(facts: dict[str, Any]) -> dict[str, Any]:
     """What `tunesmith report --json` prints."""
-    arms = {name: {**arm["metrics"], **{k: arm[k] for k in ("seconds", "prompt_tokens", "answer_tokens")}}
-            for name, arm in facts["report"]["arms"].items()}
+    arms = {
+        name: {**arm["metrics"], **{k: arm[k] for k in ("seconds", "prompt_tokens", "answer_tokens")}}
+        for name, arm in facts["report"]["arms"].items()
+    }
     return {
         "project": facts["project"],
         "id": facts["id"],

@@ -92,9 +92,7 @@ def verdict_text(verdict: Verdict) -> str:
     return "\n".join(lines)
 
 
-def walk(
-    context: Context, verb: str, *, before: Callable[[Journey, Step], None] = lambda j, s: None
-) -> Journey:
+def walk(context: Context, verb: str, *, before: Callable[[Journey, Step], None] = lambda j, s: None) -> Journey:
     """Execute every step that `verb` stands for; `before` is called ahead of each."""
     journey = begin(context)
     for step in steps_for(context, verb):
@@ -144,9 +142,7 @@ def run(context: Context) -> RunResult:
         project=context.name,
         verdict=verdict,
         steps=tuple(
-            StepResult(
-                name=name, run=r.id, seconds=r.seconds, planned=planned.get(name), reused=r.reused
-            )
+            StepResult(name=name, run=r.id, seconds=r.seconds, planned=planned.get(name), reused=r.reused)
             for name, r in journey.runs.items()
         ),
         bundle=bundle,

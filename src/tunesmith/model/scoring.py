@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from tunesmith.model.forward import KeyValues, Network, log_probabilities
 from tunesmith.model.trie import LabelTrie
 
 SHARED = 8  # a common beginning shorter than this is not worth a forward pass of its own
-ROW = 192  # tokens that short prompts are gathered up to in a row; longer rows waste attention
+ROW = 192  # prompt tokens that are gathered up to in a row; longer rows waste attention
+ROW_NODES = 384  # nodes of the label trees in a row, at most, where a row holds several prompts
 LOGITS = 1 << 27  # logits held at once, at most
+PASS = 96  # tokens below which a pass is bound by reading the weights, so that padding costs little
+PADDED = 1.3  # padded over real tokens that a larger pass may have
 LIKELY = 2.3  # nats (a factor of ten): while no label is complete, how far behind the best a branch may lie
 PREFIX, PADDING = -1, -2  # owners of columns that belong to no one prompt
 
@@ -58,8 +61,9 @@ def score_labels(
     prefix = _prefix(network, unique[0][:shared], counts) if shared else None
     scores: dict[tuple[int, ...], np.ndarray] = {}
     for rows in batches(unique, shared, trie, network.vocab_size, batch_tokens):
-        batch = _Batch(network, trie, rows, shared, tolerance, counts)
-        batch.run(prefix)
+        batch = _Batch(network, trie, [p for row in rows for p in row], tolerance, counts)
+        places = iter(range(len(batch.prompts)))
+        batch.run([[next(places) for _ in row] for row in rows], shared, prefix)
         scores |= {p: batch.bounds[i] for i, p in enumerate(batch.prompts)}
     return np.stack([scores[tuple(p)] for p in prompts])
 
@@ -83,12 +87,13 @@ def batches(
     that the logits of all their labels fit.
     """
     most = max(1, LOGITS // (vocab_size * (len(trie.inner) + 1)))
+    in_row = max(1, ROW_NODES // (len(trie.inner) + 1))
     found: list[list[list[tuple[int, ...]]]] = []
     rows: list[list[tuple[int, ...]]] = []
-    width = held = used = 0
+    width = held = used = 0  # columns of a row, prompts in the batch, columns used in the newest row
     for prompt in unique:
         length = len(prompt) - shared
-        if rows and held < most and used + length <= width:
+        if rows and held < most and used + length <= width and len(rows[-1]) < in_row:
             rows[-1].append(prompt)
             used, held = used + length, held + 1
             continue
@@ -122,6 +127,11 @@ class _Columns:
     node: Tensor  # in the trie; 0 for a prompt's own tokens
     position: Tensor
 
+    @classmethod
+    def padding(cls, rows: int, width: int) -> _Columns:
+        zeros = torch.zeros(rows, width, dtype=torch.long)
+        return cls(zeros + PADDING, zeros, zeros.clone())
+
     def then(self, new: _Columns) -> _Columns:
         return _Columns(
             torch.cat([self.owner, new.owner], 1),
@@ -129,114 +139,124 @@ class _Columns:
             torch.cat([self.position, new.position], 1),
         )
 
-    def rows(self, index: Tensor) -> _Columns:
-        return _Columns(self.owner[index], self.node[index], self.position[index])
+
+@dataclass(slots=True)
+class _Part:
+    """Rows of a batch that are evaluated together."""
+
+    prompts: list[list[int]]  # row → places of its prompts in the batch
+    columns: _Columns
+    cache: KeyValues
+
+    def rows(self, rows: list[int]) -> _Part:
+        if len(rows) == len(self.prompts):
+            return self
+        c = self.columns
+        return _Part(
+            [self.prompts[r] for r in rows],
+            _Columns(c.owner[rows], c.node[rows], c.position[rows]),
+            self.cache.rows(rows),
+        )
 
 
-@dataclass
+Place = tuple[int, int, int, int]  # row, column, prompt, node: where the next token's distribution is wanted
+
+
 class _Batch:
     """Some prompts in some rows, from their first token to the last label that matters."""
 
-    network: Network
-    trie: LabelTrie
-    rows: list[list[tuple[int, ...]]]
-    shared: int
-    tolerance: float
-    counts: Counts
-    prompts: list[tuple[int, ...]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.prompts = [p for row in self.rows for p in row]
-        n = len(self.prompts)
-        places = iter(range(n))
-        self.row_prompts = [[next(places) for _ in row] for row in self.rows]  # row → prompts
-        self.bounds = np.zeros((n, len(self.trie.labels)))  # upper bound of each label, nats
-        self.complete = np.zeros((n, len(self.trie.labels)), dtype=bool)
-        self.reach = np.zeros((n, len(self.trie.tokens)))  # log P(node's tokens | prompt), where its parent is done
-        self.done = np.zeros((n, len(self.trie.tokens)), dtype=bool)  # the node's next-token distribution is known
-        size = len(self.trie.tokens)
+    def __init__(
+        self, network: Network, trie: LabelTrie, prompts: list[tuple[int, ...]], tolerance: float, counts: Counts
+    ) -> None:
+        n, size = len(prompts), len(trie.tokens)
+        self.network, self.trie, self.prompts, self.counts = network, trie, prompts, counts
+        self.tolerance = tolerance
+        self.bounds = np.zeros((n, len(trie.labels)))  # upper bound of each label, nats
+        self.complete = np.zeros((n, len(trie.labels)), dtype=bool)
+        self.reach = np.zeros((n, size))  # log P(node's tokens | prompt), once its parent is done
+        self.done = np.zeros((n, size), dtype=bool)  # the distribution after the node is known
         self.sees = torch.zeros(size, size, dtype=torch.bool)
-        for node in (0, *self.trie.inner):
-            self.sees[node, self.trie.ancestors(node)] = True
+        for node in (0, *trie.inner):
+            self.sees[node, trie.ancestors(node)] = True
 
-    def run(self, prefix: KeyValues | None) -> None:
-        self._read_prompts(prefix)
-        while wanted := self._wanted():
-            self._evaluate(wanted)
+    def run(self, rows: list[list[int]], shared: int, prefix: KeyValues | None) -> None:
+        parts = [self._read_prompts(rows, shared, prefix)]
+        while parts:
+            part = parts.pop()
+            wanted = self._wanted([i for row in part.prompts for i in row])
+            counts = [sum(len(wanted.get(i, ())) for i in row) for row in part.prompts]
+            for group in groups(counts):
+                some = part.rows(group)
+                self._evaluate(some, wanted)
+                parts.append(some)
 
-    def _read_prompts(self, prefix: KeyValues | None) -> None:
-        b, width = len(self.rows), max(sum(len(p) - self.shared for p in row) for row in self.rows)
-        ids = torch.zeros(b, width, dtype=torch.long)
-        new = _Columns(torch.full((b, width), PADDING), torch.zeros_like(ids), torch.zeros_like(ids))
-        lasts = []
-        for r, row in enumerate(self.row_prompts):
+    def _read_prompts(self, rows: list[list[int]], shared: int, prefix: KeyValues | None) -> _Part:
+        b, width = len(rows), max(sum(len(self.prompts[i]) - shared for i in row) for row in rows)
+        ids, new = torch.zeros(b, width, dtype=torch.long), _Columns.padding(b, width)
+        lasts: list[Place] = []
+        for r, row in enumerate(rows):
             start = 0
             for i in row:
-                tail = self.prompts[i][self.shared :]
+                tail = self.prompts[i][shared:]
                 end = start + len(tail)
                 ids[r, start:end] = torch.tensor(tail)
                 new.owner[r, start:end] = i
-                new.position[r, start:end] = torch.arange(self.shared, self.shared + len(tail))
+                new.position[r, start:end] = torch.arange(shared, shared + len(tail))
                 lasts.append((r, end - 1, i, 0))
                 start = end
-        before = torch.arange(self.shared).expand(b, -1)
-        self.columns = _Columns(torch.full((b, self.shared), PREFIX), torch.zeros_like(before), before)
-        self.cache = prefix.rows([0] * b) if prefix is not None else KeyValues()
+        before = torch.arange(shared).expand(b, -1)
+        columns = _Columns(torch.full((b, shared), PREFIX), torch.zeros_like(before), before)
+        part = _Part(rows, columns, prefix.rows([0] * b) if prefix is not None else KeyValues())
         self.counts.prompts += ids.numel()
-        self._forward(ids, new, lasts)
+        self._forward(part, ids, new, lasts)
+        return part
 
-    def _wanted(self) -> dict[int, list[int]]:
-        """Prompt → inner nodes to evaluate next, parents before children."""
+    def _wanted(self, prompts: list[int]) -> dict[int, list[int]]:
+        """Prompt → inner nodes to evaluate next, parents before children; nothing for a finished prompt."""
         if self.tolerance == 0:
-            return {} if self.done[0, self.trie.inner].all() else {i: self.trie.inner for i in range(len(self.prompts))}
-        best = np.where(self.complete, self.bounds, -math.inf).max(axis=1)
+            return {i: self.trie.inner for i in prompts if not self.done[i, self.trie.inner].all()}
+        bounds, complete = self.bounds[prompts], self.complete[prompts]
+        best = np.where(complete, bounds, -math.inf).max(axis=1)
         least = best - math.log(len(self.trie.labels) / self.tolerance)
-        least = np.where(np.isfinite(best), least, self.bounds.max(axis=1) - LIKELY)
-        open_ = ~self.complete & (self.bounds >= least[:, None])
+        least = np.where(np.isfinite(best), least, bounds.max(axis=1) - LIKELY)
+        alive = ~complete & (bounds >= least[:, None])
         found: dict[int, list[int]] = {}
-        for i in np.flatnonzero(open_.any(axis=1)):
-            nodes: dict[int, None] = {}
-            for label in np.flatnonzero(open_[i]):
+        for place in np.flatnonzero(alive.any(axis=1)):
+            i, nodes = prompts[place], dict[int, None]()
+            for label in np.flatnonzero(alive[place]):
                 first = next(n for n in self.trie.paths[label] if not self.done[i, n])
                 if first not in nodes:
                     nodes.update(dict.fromkeys(self.trie.edge(first)))
-            found[int(i)] = list(nodes)
+            found[i] = list(nodes)
         return found
 
-    def _evaluate(self, wanted: dict[int, list[int]]) -> None:
-        """One forward pass over the wanted nodes; rows with nothing left to do are dropped for good."""
-        active = [r for r, row in enumerate(self.row_prompts) if any(i in wanted for i in row)]
-        if len(active) < len(self.row_prompts):
-            self.row_prompts = [self.row_prompts[r] for r in active]
-            self.columns = self.columns.rows(torch.tensor(active))
-            self.cache = self.cache.rows(active)
-        width = max(sum(len(wanted.get(i, ())) for i in row) for row in self.row_prompts)
-        shape = (len(active), width)
-        ids = torch.zeros(shape, dtype=torch.long)
-        new = _Columns(torch.full(shape, PADDING), torch.zeros_like(ids), torch.zeros_like(ids))
-        places = []
-        for r, row in enumerate(self.row_prompts):
-            column = 0
-            for i in row:
-                for node in wanted.get(i, ()):
-                    ids[r, column] = self.trie.tokens[node]
-                    new.owner[r, column], new.node[r, column] = i, node
-                    new.position[r, column] = len(self.prompts[i]) + self.trie.depths[node] - 1
-                    places.append((r, column, i, node))
-                    column += 1
+    def _evaluate(self, part: _Part, wanted: dict[int, list[int]]) -> None:
+        """One forward pass over the wanted nodes of a part."""
+        b = len(part.prompts)
+        width = max(sum(len(wanted.get(i, ())) for i in row) for row in part.prompts)
+        ids, new = torch.zeros(b, width, dtype=torch.long), _Columns.padding(b, width)
+        places: list[Place] = []
+        for r, row in enumerate(part.prompts):
+            here = [(i, node) for i in row for node in wanted.get(i, ())]
+            if not here:
+                continue
+            ids[r, : len(here)] = torch.tensor([self.trie.tokens[node] for _, node in here])
+            new.owner[r, : len(here)] = torch.tensor([i for i, _ in here])
+            new.node[r, : len(here)] = torch.tensor([node for _, node in here])
+            depths = [len(self.prompts[i]) + self.trie.depths[node] - 1 for i, node in here]
+            new.position[r, : len(here)] = torch.tensor(depths)
+            places += [(r, column, i, node) for column, (i, node) in enumerate(here)]
         self.counts.labels += ids.numel()
-        self._forward(ids, new, places)
+        self._forward(part, ids, new, places)
 
-    def _forward(self, ids: Tensor, new: _Columns, places: list[tuple[int, int, int, int]]) -> None:
-        """Run new tokens; `places` are (row, column, prompt, node) where the next token's distribution is wanted."""
-        self.columns = self.columns.then(new)
-        rows, columns = torch.tensor([p[0] for p in places]), torch.tensor([p[1] for p in places])
+    def _forward(self, part: _Part, ids: Tensor, new: _Columns, places: list[Place]) -> None:
+        part.columns = part.columns.then(new)
         logits = self.network(
             ids,
             positions_BT=new.position,
-            mask=self._mask(new),
-            cache=self.cache,
-            at=(rows, columns),
+            mask=self._mask(new, part.columns),
+            cache=part.cache,
+            at=(torch.tensor([p[0] for p in places]), torch.tensor([p[1] for p in places])),
         )
         self.counts.passes += 1
         children = [(k, token) for k, (_, _, _, node) in enumerate(places) for token in self.trie.children[node]]
@@ -245,16 +265,15 @@ class _Batch:
         )
         self._learn(places, picked.double().numpy())
 
-    def _mask(self, new: _Columns) -> Tensor:
+    def _mask(self, new: _Columns, columns: _Columns) -> Tensor:
         """(B, T, K): a token sees the shared beginning, and of its own prompt what leads to it."""
-        all_ = self.columns
-        own = new.owner[:, :, None] == all_.owner[:, None, :]
-        leads = self.sees[new.node[:, :, None], all_.node[:, None, :]]
-        before = all_.position[:, None, :] <= new.position[:, :, None]
-        return (own & leads & before) | (all_.owner == PREFIX)[:, None, :]
+        own = new.owner[:, :, None] == columns.owner[:, None, :]
+        leads = self.sees[new.node[:, :, None], columns.node[:, None, :]]
+        before = columns.position[:, None, :] <= new.position[:, :, None]
+        return (own & leads & before) | (columns.owner == PREFIX)[:, None, :]
 
-    def _learn(self, places: list[tuple[int, int, int, int]], logprobs: np.ndarray) -> None:
-        """Extend what is known of the children of each evaluated node, in the order parents first."""
+    def _learn(self, places: list[Place], logprobs: np.ndarray) -> None:
+        """Extend what is known to the children of each evaluated node, parents first."""
         k = 0
         for _, _, i, node in places:
             self.done[i, node] = True
@@ -265,3 +284,21 @@ class _Batch:
                 if not self.trie.children[child]:
                     self.complete[i, labels] = True
                 k += 1
+
+
+def groups(counts: Sequence[int]) -> list[list[int]]:
+    """Rows to run together, those with nothing to do left out: padding is kept low, but not at the price of
+    passes too small to be worth reading the weights for."""
+    order = sorted((r for r, n in enumerate(counts) if n), key=lambda r: (-counts[r], r))
+    found: list[list[int]] = []
+    tokens = 0
+    for r in order:
+        if found:
+            width = counts[found[-1][0]]
+            if tokens < PASS or width * (len(found[-1]) + 1) <= PADDED * (tokens + counts[r]):
+                found[-1].append(r)
+                tokens += counts[r]
+                continue
+        found.append([r])
+        tokens = counts[r]
+    return [sorted(group) for group in found]

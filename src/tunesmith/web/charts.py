@@ -60,9 +60,7 @@ def arms_chart(points: Sequence[ArmPoint], *, metric: str, n: int, clusters: int
         out.append(f'<text x="{x(v):.1f}" y="{bottom + 15}" text-anchor="middle">{number(v, step)}</text>')
     if goal is not None:
         out.append(f'<line class="goal" x1="{x(goal):.1f}" x2="{x(goal):.1f}" y1="{top - 10}" y2="{bottom}"/>')
-        out.append(
-            f'<text class="goaltext" x="{x(goal):.1f}" y="{top - 13}" text-anchor="middle">goal {goal:g}</text>'
-        )
+        out.append(f'<text class="goaltext" x="{x(goal):.1f}" y="{top - 13}" text-anchor="middle">goal {goal:g}</text>')
     for i, p in enumerate(points):
         y = top + row * i + row / 2
         kind = "tuned" if p.is_tuned else "base"
@@ -128,7 +126,9 @@ def curve_chart(
         path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in series)
         return f'<polyline class="{kind}" points="{path}"/>'
 
-    out = [f'<svg viewBox="0 0 {WIDTH} 226" role="img" aria-label="{escape(title)}; the numbers are in the table below">']
+    out = [
+        f'<svg viewBox="0 0 {WIDTH} 226" role="img" aria-label="{escape(title)}; the numbers are in the table below">'
+    ]
     for i in range(round((ceiling - lowest) / step) + 1):
         v = lowest + i * step
         out.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{y(v):.1f}" y2="{y(v):.1f}"/>')

@@ -139,9 +139,7 @@ def learning_words(training: dict[str, Any], validations: list[dict[str, Any]]) 
         words += f"; nothing better followed, so training stopped early at step {training['stopped_early']}"
     lowest = min(validations, key=lambda v: v["validation_loss"])
     if lowest is not validations[-1]:
-        words += (
-            f". Validation loss was lowest at step {lowest['step']} and rose afterwards: the start of overfitting"
-        )
+        words += f". Validation loss was lowest at step {lowest['step']} and rose afterwards: the start of overfitting"
     return words + "."
 
 
