@@ -297,6 +297,7 @@ def test_extends_stays_in_the_project_and_goes_round_nothing(folder: Path) -> No
         ".": "is not a file",
         "tunesmith.yaml": "extends goes round in a circle: tunesmith.yaml → tunesmith.yaml",
         "loop.yaml": "loop.yaml",
+        "x" * 300: "cannot be followed",
     }.items():
         said = complaint(folder, f"extends: {name}\n{TASK}{DATA}")
         assert says in said, name
