@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from tunesmith.cli.progress import Progress, fact_words, spoken
+from tunesmith.cli.progress import Progress, fact_words
+from tunesmith.core.words import duration
 
 
 class Clock:
@@ -100,7 +101,7 @@ def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_durations_are_spoken() -> None:
-    said = [spoken(s) for s in (0.04, 8.44, 9.96, 59.6, 185, 7800)]
+    said = [duration(s) for s in (0.04, 8.44, 9.96, 59.6, 185, 7800)]
     assert said == ["0.0 s", "8.4 s", "10 s", "1 min 00 s", "3 min 05 s", "2 h 10 min"]
 
 

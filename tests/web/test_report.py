@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.web.facts import HOSTILE, make_facts
+from tunesmith.core.words import duration
 from tunesmith.web.charts import curve_chart, tick_step
-from tunesmith.web.report import duration, headline, report_page
+from tunesmith.web.report import headline, report_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -71,7 +72,7 @@ def test_a_report_without_training_curve_or_classes_is_still_whole() -> None:
 
 
 def test_durations_read_as_people_say_them() -> None:
-    assert [duration(s) for s in (0.41, 12.2, 370, 7500)] == ["0.4 s", "12 s", "6 min 10 s", "2 h 5 min"]
+    assert [duration(s) for s in (0.41, 12.2, 370, 7500)] == ["0.4 s", "12 s", "6 min 10 s", "2 h 05 min"]
 
 
 def test_ticks_are_round() -> None:

@@ -15,21 +15,10 @@ from collections.abc import Callable
 from typing import Any, TextIO
 
 from tunesmith.cli.show import harmless
+from tunesmith.core.words import duration
 
 LINE_EVERY_S = 10.0
 DRAW_EVERY_S = 0.1
-
-
-def spoken(seconds: float) -> str:
-    """A duration for people: 8.4 s, 45 s, 3 min 05 s, 2 h 10 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def fact_words(facts: dict[str, Any]) -> str:
@@ -79,9 +68,9 @@ class Task:
         if self.is_countable:
             parts.append(f"{amount(self.done)}/{amount(self.total)} ({self.done / self.total:.0%})")
         if self.is_finished:
-            parts.append(f"done in {spoken(now - self.started)}")
+            parts.append(f"done in {duration(now - self.started)}")
         elif self.is_countable and rate > 0:
-            parts.append(f"{rate:,.3g}/s · {spoken((self.total - self.done) / rate)} left")
+            parts.append(f"{rate:,.3g}/s · {duration((self.total - self.done) / rate)} left")
         if self.facts:
             parts.append(fact_words(self.facts))
         return " · ".join(parts)
@@ -156,7 +145,7 @@ class Progress:
             completed=task.done if task.is_countable else 0,
             total=task.total if task.is_countable else None,
             label=task.label,
-            words=task.words(now) or spoken(now - task.started),
+            words=task.words(now) or duration(now - task.started),
         )
 
 

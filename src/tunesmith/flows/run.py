@@ -12,6 +12,7 @@ from typing import Any
 from tunesmith.core.canonical import read_json
 from tunesmith.core.nouns import Run, Verdict
 from tunesmith.core.stage import Clock
+from tunesmith.core.words import duration
 from tunesmith.flows.context import Context
 from tunesmith.flows.plan import Plan, forecast, plan_steps
 from tunesmith.flows.steps import Journey, Step, begin, exec_for, steps_for
@@ -48,11 +49,11 @@ class RunResult:
         return self.verdict.exit_code
 
     def __str__(self) -> str:
-        lines = [f"{'stage':<18} {'planned':>9} {'took':>9}"]
+        lines = [f"{'stage':<18} {'planned':>12} {'took':>12}"]
         for s in self.steps:
-            planned = "–" if s.planned is None else spoken(s.planned)
-            took = f"{spoken(s.seconds)}" if not s.reused else "reused"
-            lines.append(f"{s.name:<18} {planned:>9} {took:>9}")
+            planned = "–" if s.planned is None else duration(s.planned)
+            took = f"{duration(s.seconds)}" if not s.reused else "reused"
+            lines.append(f"{s.name:<18} {planned:>12} {took:>12}")
         lines += ["", verdict_text(self.verdict), ""]
         if self.forecast:
             lines.append(self.forecast)
@@ -69,13 +70,6 @@ class RunResult:
         if self.report:
             lines.append(f"report {self.report}")
         return "\n".join(lines)
-
-
-def spoken(seconds: float) -> str:
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 60} m {whole % 60:02d} s"
 
 
 def verdict_text(verdict: Verdict) -> str:

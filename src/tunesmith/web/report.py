@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tunesmith.core.words import duration
 from tunesmith.web.charts import ArmPoint, arms_chart, curve_chart
 
 HERE = Path(__file__).parent
@@ -24,18 +25,6 @@ ARM_NAMES = {
     "few_shot": "few-shot",
     "tuned": "tuned",
 }
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 0.4 s, 12 s, 6 min 10 s, 2 h 5 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def pvalue(p: float) -> str:
