@@ -214,23 +214,25 @@ class Project:
         return LoadedBundle.load(folder, base)
 
     def _bundle_id(self, name: str) -> str:
-        target = self.ledger.reference(name)
-        if target:
-            return target
-        if name == LATEST:
-            made = next((r for r in self.ledger.runs(stage="bundle") if r.status == "finished"), None)
-            if made is None:
-                raise InputError(Problem(where=LATEST, what="no bundle has been made yet", fix="tunesmith run"))
-            return made.outputs["bundle"]
-        artifact = self.ledger.find_artifact(name)
+        target = self._id(name)
+        artifact = self.ledger.find_artifact(target)
         if artifact and artifact.kind == "bundle":
             return artifact.id
+        if name == LATEST:
+            raise InputError(Problem(where=LATEST, what="no bundle has been made yet", fix="tunesmith run"))
         if name == PROD:
             fix = "tunesmith run; a candidate that did not pass can be named by its id (tunesmith runs --stage bundle)"
             raise InputError(Problem(where=PROD, what="no model has passed its goals yet", fix=fix))
         raise InputError(
             Problem(where=name, what="no alias or bundle has this name", fix="tunesmith runs --stage bundle")
         )
+
+    def _id(self, name: str) -> str:
+        """An alias as the id it stands for; anything else as it is."""
+        if name == LATEST:
+            made = next((r for r in self.ledger.runs(stage="bundle") if r.status == "finished"), None)
+            return made.outputs["bundle"] if made else name
+        return self.ledger.reference(name) or name
 
     def ask(self, text: str, model: str = PROD) -> Answer:
         from tunesmith.serve.ask import ask
@@ -298,12 +300,12 @@ class Project:
         return compare.show(self.ledger, name)
 
     def diff(self, a: str, b: str) -> compare.Differences:
-        return compare.diff(self.ledger, a, b)
+        return compare.diff(self.ledger, self._id(a), self._id(b))
 
     def lineage(self, name: str) -> Any:
         from tunesmith.ledger.lineage import lineage
 
-        return lineage(self.ledger, self.ledger.reference(name) or name)
+        return lineage(self.ledger, self._id(name))
 
     def config(self) -> list[tuple[str, Any, str]]:
         """Every setting with its value and where it was said."""
