@@ -17,10 +17,10 @@ from tunesmith.core.project_file import ProjectFile
 from tunesmith.core.stage import no_progress
 from tunesmith.flows import compare, page
 from tunesmith.flows.context import Context
-from tunesmith.flows.plan import Plan
 from tunesmith.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
+    from tunesmith.flows.plan import Plan
     from tunesmith.flows.run import RunResult
     from tunesmith.serve.bundle import LoadedBundle
 

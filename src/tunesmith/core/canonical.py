@@ -53,6 +53,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
             with os.fdopen(fd, "wb") as f:
+                os.fchmod(fd, 0o666 & ~umask())  # mkstemp's 0600 would shut out the user's own team
                 f.write(data)
                 f.flush()
                 os.fsync(f.fileno())
@@ -65,6 +66,13 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise StorageError(
             f"could not write: {e.strerror}", where=str(path), fix="free space or choose a writable folder"
         ) from e
+
+
+def umask() -> int:
+    """The process's mask; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def sync_folder(folder: Path) -> None:

@@ -58,6 +58,12 @@ def precision(context: Context, base: LocalModel, dataset: dict[str, Any]) -> Pr
     return cast(Precision, remembered(context, "precision", question, measure))
 
 
+def answer_precision(context: Context, base: LocalModel, dataset: dict[str, Any]) -> Precision:
+    """As asked, or the precision that training uses: a model is judged as it was made."""
+    asked = context.settings.evaluate.precision
+    return precision(context, base, dataset) if asked == "auto" else asked
+
+
 def micro_batch_tokens(context: Context, base: LocalModel, dataset: dict[str, Any]) -> int:
     def measure() -> int:
         from tunesmith.train.precision import resolve_micro_batch_tokens

@@ -96,9 +96,9 @@ def arms(context: Context) -> tuple[str, ...]:
 
 
 def metrics(context: Context) -> tuple[str, ...]:
-    """Goals' metrics first, then the usual ones of the kind; the first one leads the report."""
+    """Goals' metrics first, then those asked for or else the kind's usual ones; the first one leads the report."""
     named = tuple(g.metric for g in context.goals if g.threshold is not None) + tuple(g.metric for g in context.goals)
-    return tuple(dict.fromkeys((*named, *context.settings.evaluate.metrics, *USUAL[context.task.kind])))
+    return tuple(dict.fromkeys((*named, *(context.settings.evaluate.metrics or USUAL[context.task.kind]))))
 
 
 def tuned_system(context: Context) -> str:
@@ -160,7 +160,7 @@ def answer_step(arm: str) -> Step:
             few_shot_counts=tuple(few.counts) if few else (),
             few_shot_draws=few.draws if few else 0,
             few_shot_rows=few.rows if few else 0,
-            precision=auto.precision(c, j.base, j.dataset) if uses_model else "fp32",
+            precision=auto.answer_precision(c, j.base, j.dataset) if uses_model else "fp32",
             max_new_tokens=evaluate.max_new_tokens,
             metric=metrics(c)[0],
             seed=evaluate.seed,
@@ -240,7 +240,7 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
         base_artifact=j.base.artifact.id,
         base_files={p: {"sha256": f.sha256, "bytes": f.bytes} for p, f in sorted(j.base.artifact.files.items())},
         base_license=j.base.license,
-        precision=auto.precision(c, j.base, j.dataset),
+        precision=auto.answer_precision(c, j.base, j.dataset),
         max_new_tokens=c.settings.evaluate.max_new_tokens,
     )
     inputs = {

@@ -22,7 +22,7 @@ from tunesmith.model.trie import LabelTrie
 
 SHARED = 8  # a common beginning shorter than this is not worth a forward pass of its own
 ROW = 192  # prompt tokens that are gathered up to in a row; longer rows waste attention
-ROW_NODES = 384  # nodes of the label trees in a row, at most, where a row holds several prompts
+ROW_NODES = 192  # nodes of the label trees in a row, at most, where a row holds several prompts
 LOGITS = 1 << 27  # logits held at once, at most
 PASS = 96  # tokens below which a pass is bound by reading the weights, so that padding costs little
 PADDED = 1.3  # padded over real tokens that a larger pass may have

@@ -1,0 +1,68 @@
+"""No setting is an ornament: each one changes a spec, an Exec, or the server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.small import make_project
+from tunesmith.api import Project
+from tunesmith.core.canonical import plain
+from tunesmith.flows.run import walk
+from tunesmith.flows.steps import Journey, exec_for, steps
+
+CHANGES = {
+    "task.label": "source", "task.group": "null", "task.audience": "children", "task.tone": "warm",
+    "task.system": "Say it.", "task.labels": "[sports, business, weather, other]",
+    "data.bad_rows": "leave_out", "data.over_long": "leave_out", "data.duplicates": "keep",
+    "data.contradictions": "leave_out", "data.small_classes": "keep", "data.min_class_rows": "5",
+    "data.split.salt": "x", "data.split.max_deviation": "0.3", "data.limit": "60",
+    "train.method.rank": "8", "train.method.alpha": "3", "train.method.dropout": "0.1", "train.method.targets": "[q_proj]",
+    "train.method.kind": "full", "train.lr": "0.5", "train.epochs": "3", "train.global_batch": "8",
+    "train.max_tokens": "512", "train.schedule": "linear", "train.warmup": "0.2", "train.weight_decay": "0.1",
+    "train.max_grad_norm": "2", "train.precision": "bf16", "train.validate_times": "3", "train.validation_rows": "9",
+    "train.patience": "1", "train.seed": "3", "evaluate.arms": "[majority]", "evaluate.metrics": "[accuracy]",
+    "evaluate.few_shot.counts": "[1]", "evaluate.few_shot.draws": "3", "evaluate.few_shot.rows": "5",
+    "evaluate.precision": "bf16", "evaluate.max_new_tokens": "7", "evaluate.resamples": "300", "evaluate.seed": "5",
+    "goals": "[accuracy >= 0.3]", "exec.micro_batch_tokens": "512", "exec.threads": "1", "exec.save_every_s": "7",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Project:
+    project = Project.open(make_project(tmp_path_factory.mktemp("reach") / "news", tiny_llama))
+    walk(project.context, "prepare")
+    return project
+
+
+def everything(project: Project, *overrides: str) -> list[Any]:
+    """Every step's spec and Exec under these settings, with data made once."""
+    changed = Project.open(project.root, overrides)
+    base = walk(project.context, "prepare")
+    journey = Journey(context=changed.context, source=base.source, base=base.base, runs=dict(base.runs))
+    found = []
+    for step in steps(changed.context):
+        journey.runs.setdefault(step.name, base.runs["prepare"])
+    for run in journey.runs.values():
+        for output in ("examples", "answers", "checkpoint", "report", "verdict", "bundle"):
+            run.outputs.setdefault(output, base.runs["prepare"].outputs["dataset"])
+    for step in steps(changed.context):
+        spec, _ = step.build(journey)
+        found.append(plain([step.name, spec, exec_for(journey, step)]))
+    return found
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_the_setting_changes_something(project: Project, key: str) -> None:
+    assert everything(project, f"{key}={CHANGES[key]}") != everything(project)
+
+
+def test_every_setting_is_looked_at_here(project: Project) -> None:
+    elsewhere = {
+        "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
+        "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data
+        "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content",
+    }  # fmt: skip
+    assert {key for key, _, _ in project.config()} - set(CHANGES) == elsewhere
