@@ -132,10 +132,14 @@ def language_model(
     spec: ArmSpec, inputs: AnswerInputs, dataset: dict[str, Any], rows: Sequence[Row], work: Workspace
 ) -> Arm:
     """The base model, bare or with examples, or the tuned one: the same calls, so that arms differ in nothing else."""
+    import torch
+
     from tunesmith.model.answer import LanguageModel
     from tunesmith.model.load import load_base, load_tuned
     from tunesmith.text.render import Renderer
 
+    if work.exec.threads:
+        torch.set_num_threads(work.exec.threads)
     base, checkpoint = inputs.base, inputs.checkpoint if spec.arm == "tuned" else None
     assert base is not None  # refuse_misfit
     renderer = Renderer.load(base, system=spec.system)
