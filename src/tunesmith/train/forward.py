@@ -26,13 +26,16 @@ PROBE_LIMITS = {"fp32": 1e-4, "bf16": 0.05}  # largest / mean difference, as a s
 
 
 class Forward(Protocol):
-    """`nll_sum` is differentiable; documents of one call are one micro-batch."""
+    """`nll_sum` is differentiable; documents of one call are one micro-batch. `logits` are (N, V) float32
+    at the supervised places, document by document."""
 
     path: str  # "flat" or "plain"
     why: str  # the reason for the plain path
     shares_prefix: bool
 
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor: ...
+
+    def logits(self, documents: Sequence[Document]) -> Tensor: ...
 
 
 def choose_forward(
@@ -70,7 +73,6 @@ class FlatForward:
         return losses.head_nll_sum(self._flat.hidden(packed), self._flat.head, packed.labels_N, packed.weights_N)
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
-        """[N, V], document by document."""
         return self._flat.logits(pack(documents))
 
 
@@ -93,7 +95,7 @@ class PlainForward:
         return losses.nll_sum(logits, torch.tensor(labels), torch.tensor(weights))
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
-        """[N, V], document by document. Padding is on the right and causal attention never sees it, so no
+        """Padding is on the right and causal attention never sees it, so no
         mask is needed; the head runs on the supervised places only."""
         longest = max(len(d.ids) for d in documents)
         ids_BT = torch.tensor([list(d.ids) + [0] * (longest - len(d.ids)) for d in documents])

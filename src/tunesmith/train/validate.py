@@ -17,6 +17,7 @@ from tunesmith.model.flat_layout import Document, shared_prefix
 from tunesmith.text.render import Renderer
 from tunesmith.train.batches import read_rows, render_rows, shuffled, split
 from tunesmith.train.forward import Forward
+from tunesmith.train.likeliest import likeliest_labels
 from tunesmith.train.stages import SftSpec
 
 ORDER = -1  # the "epoch" whose order chooses validation rows; training uses 0, 1, ...
@@ -51,17 +52,23 @@ class Validation:
     def run(self, model: Any, forward: Forward, *, max_tokens: int) -> dict[str, float]:
         """{"validation_loss": nats a token, <metric>: value}; `max_tokens` bounds one forward pass."""
         outcome = {"validation_loss": mean_nll(forward, self._documents, max_tokens=max_tokens)}
-        if self._spec.metric:
-            answerer = LanguageModel(model, self._renderer)
-            prompts = [r.messages for r in self._rows]
-            if self._labels:
-                answers = answerer.choose(prompts, self._labels, batch_tokens=max_tokens)
-            else:
-                limit = self._spec.max_new_tokens
-                answers = answerer.generate(prompts, max_new_tokens=limit, batch_tokens=max_tokens)
-            targets = [r.target for r in self._rows]
-            outcome[self._spec.metric] = score(self._spec.metric, targets, answers, labels=self._labels)
+        if metric := self._spec.metric:
+            answers = self._chosen(forward, max_tokens) if self._labels else self._written(model, max_tokens)
+            outcome[metric] = score(metric, [r.target for r in self._rows], answers, labels=self._labels)
         return outcome
+
+    def _chosen(self, forward: Forward, max_tokens: int) -> list[str]:
+        prompts = [self._renderer.prompt(r.messages) for r in self._rows]
+        labels = [self._renderer.answer(label) for label in self._labels]
+        guesses = [self._labels.index(r.target) for r in self._rows]
+        with torch.no_grad():
+            best = likeliest_labels(forward, prompts, labels, guesses, max_tokens=max_tokens)
+        return [self._labels[k] for k in best]
+
+    def _written(self, model: Any, max_tokens: int) -> list[str]:
+        prompts, limit = [r.messages for r in self._rows], self._spec.max_new_tokens
+        answers = LanguageModel(model, self._renderer).generate(prompts, max_new_tokens=limit, batch_tokens=max_tokens)
+        return [a.text for a in answers]
 
 
 def mean_nll(forward: Forward, documents: Sequence[Document], *, max_tokens: int) -> float:
