@@ -44,13 +44,21 @@ class LanguageModel:
         self.renderer = renderer
 
     def choose(
-        self, prompts: Sequence[Sequence[Message]], labels: Sequence[str], *, batch_tokens: int, exact: bool = False
+        self,
+        prompts: Sequence[Sequence[Message]],
+        labels: Sequence[str],
+        *,
+        batch_tokens: int,
+        exact: bool = False,
+        probabilities: bool = True,
     ) -> list[Answer]:
         """One label for each prompt: the one with the greatest P(label | prompt, one of the labels).
 
         P is the softmax over labels of the summed log-probabilities of the label's tokens, stop token
         included. Without `exact` a label that can no longer hold 1e-6 / len(labels) is not finished: it gets
-        its upper bound instead, which moves no probability by more than 1e-6 and never the winner.
+        its upper bound instead, which moves no probability by more than 1e-6 and never the winner. Without
+        `probabilities` (and so without confidence) a label is left as soon as it cannot win: the same winners,
+        about three times sooner on a tuned model.
         `batch_tokens`: padded prompt tokens in one forward pass; the answers do not depend on it.
         Raises InputError for repeated labels, and for prompts longer than the model's context.
         """
@@ -60,10 +68,9 @@ class LanguageModel:
         trie = LabelTrie(labels, [self.renderer.answer(label) for label in labels])
         ids = [self.renderer.prompt(p) for p in prompts]
         self._refuse_long(ids, max(trie.depths) - 1)
+        tolerance = 0.0 if exact else TOLERANCE if probabilities else float(len(labels))
         with self.network.evaluating():
-            scores = label_scores(
-                self.network, ids, trie, batch_tokens=batch_tokens, tolerance=0.0 if exact else TOLERANCE
-            )
+            scores = label_scores(self.network, ids, trie, batch_tokens=batch_tokens, tolerance=tolerance)
         chances = np.exp(scores - scores.max(axis=1, keepdims=True))
         chances /= chances.sum(axis=1, keepdims=True)
         best = scores.argmax(axis=1)
@@ -71,8 +78,8 @@ class LanguageModel:
         return [
             Answer(
                 text=labels[k],
-                probabilities=tuple(map(float, chances[i])),
-                confidence=float(chances[i, k]),
+                probabilities=tuple(map(float, chances[i])) if probabilities else None,
+                confidence=float(chances[i, k]) if probabilities else None,
                 logprob=float(scores[i, k]),
                 prompt_tokens=len(ids[i]),
                 answer_tokens=len(trie.paths[k]),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+LOGITS = 1 << 27  # logits held at once, at most; callers size their batches by it
 ROOM = 32  # columns of a cache added at a time, so that a step copies only its own
 
 

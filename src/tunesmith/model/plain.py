@@ -11,10 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from tunesmith.model.forward import KeyValues, Network, log_probabilities
+from tunesmith.model.forward import LOGITS, KeyValues, Network, log_probabilities
 from tunesmith.model.rows import padded_batches, read_rows
-
-LOGITS = 1 << 27  # logits held at once, at most
 
 
 def score_in_full(

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.model.forward import KeyValues, Network, log_probabilities
+from tunesmith.model.forward import LOGITS, KeyValues, Network, log_probabilities
 from tunesmith.model.trie import LabelTrie
 
 SHARED = 8  # a common beginning shorter than this is not worth a forward pass of its own
 ROW = 192  # prompt tokens that are gathered up to in a row; longer rows waste attention
 ROW_NODES = 192  # nodes of the label trees in a row, at most, where a row holds several prompts
-LOGITS = 1 << 27  # logits held at once, at most
-PASS = 96  # tokens below which a pass is bound by reading the weights, so that padding costs little
-PADDED = 1.3  # padded over real tokens that a larger pass may have
-LIKELY = 2.3  # nats (a factor of ten): while no label is complete, how far behind the best a branch may lie
+PASS = 192  # tokens below which a pass is bound by reading the weights, so that padding costs little
+PADDED = 1.1  # padded over real tokens that a larger pass may have
+FLAT = 0.6  # share of the tree beyond which all of it is evaluated at once
+LIKELY = 1.0  # nats: while no label is complete, how far behind the best a branch may lie
 PREFIX, PADDING = -1, -2  # owners of columns that belong to no one prompt
 
 
@@ -54,6 +54,7 @@ def score_labels(
     With `tolerance` 0 every entry is exact. Otherwise a label is left incomplete once the tokens seen so far
     bound it below `best − ln(L / tolerance)`, and that bound, an upper one, is its entry. A softmax over the
     labels is then wrong by less than `tolerance` in total: the L bounded labels have at most tolerance / L each.
+    With `tolerance` L only the winner is certain: its entry is exact and no other label can reach it.
     """
     counts = counts or Counts()
     unique = sorted({tuple(p) for p in prompts}, key=lambda p: (-len(p), p))
@@ -217,18 +218,31 @@ class _Batch:
             return {i: self.trie.inner for i in prompts if not self.done[i, self.trie.inner].all()}
         bounds, complete = self.bounds[prompts], self.complete[prompts]
         best = np.where(complete, bounds, -math.inf).max(axis=1)
-        least = best - math.log(len(self.trie.labels) / self.tolerance)
-        least = np.where(np.isfinite(best), least, bounds.max(axis=1) - LIKELY)
+        known = np.isfinite(best)
+        least = np.where(known, best - math.log(len(self.trie.labels) / self.tolerance), bounds.max(axis=1) - LIKELY)
         alive = ~complete & (bounds >= least[:, None])
+        # towards the first complete label fork by fork; what can still hold probability then goes at once
+        at_once = self.tolerance < 1
         found: dict[int, list[int]] = {}
         for place in np.flatnonzero(alive.any(axis=1)):
-            i, nodes = prompts[place], dict[int, None]()
+            i, nodes = prompts[place], set[int]()
+            if not known[place] and self._is_flat(i):
+                found[i] = [n for n in self.trie.inner if not self.done[i, n]]
+                continue
             for label in np.flatnonzero(alive[place]):
-                first = next(n for n in self.trie.paths[label] if not self.done[i, n])
-                if first not in nodes:
-                    nodes.update(dict.fromkeys(self.trie.edge(first)))
-            found[i] = list(nodes)
+                rest = [n for n in self.trie.paths[label][:-1] if not self.done[i, n]]
+                nodes.update(rest if at_once and known[place] else self.trie.edge(rest[0]))
+            found[i] = sorted(nodes)
         return found
+
+    def _is_flat(self, i: int) -> bool:
+        """Whether, past the first fork, too few labels are ruled out for the search to pay: it costs passes, padding
+        and copies. Labels that pass this test can hold probability whatever the best label turns out to have."""
+        bounds, paths = self.bounds[i], self.trie.paths
+        alive = np.flatnonzero(bounds >= bounds.max() - math.log(len(bounds) / self.tolerance))
+        if len({next(n for n in paths[label] if not self.done[i, n]) for label in alive}) == 1:
+            return False
+        return len({n for label in alive for n in paths[label][:-1]}) > FLAT * len(self.trie.inner)
 
     def _evaluate(self, part: _Part, wanted: dict[int, list[int]]) -> None:
         """One forward pass over the wanted nodes of a part."""
