@@ -93,17 +93,23 @@ def test_the_shared_prefix_ends_before_the_place_that_predicts_a_supervised_toke
     b = Document(ids=(1, 2, 3, 4, 9), trained=(False, False, False, True, True))
     assert shared_prefix([a, b]) == 2
     packed = pack([a, b])
-    assert packed.ids_T.tolist() == [1, 2, 3, 4, 5, 3, 4, 9]
-    assert packed.positions_T.tolist() == [0, 1, 2, 3, 4, 2, 3, 4]
-    assert packed.labels_N.tolist() == [4, 5, 4, 9]
-    assert packed.rows_N.tolist() == [2, 3, 5, 6]
+    assert packed.ids_T[: packed.end].tolist() == [1, 2, 3, 4, 5, 3, 4, 9]
+    assert packed.positions_T[: packed.end].tolist() == [0, 1, 2, 3, 4, 2, 3, 4]
+    assert packed.labels_N[: packed.supervised].tolist() == [4, 5, 4, 9]
+    assert packed.rows_N[: packed.supervised].tolist() == [2, 3, 5, 6]
+
+
+def test_shapes_are_rounded_up_with_rows_of_no_weight() -> None:
+    packed = pack(documents([5, 9, 12], 4))
+    assert (len(packed.ids_T), len(packed.rows_N), packed.spans[-1].longest) == (32, 32, 16)
+    assert packed.weights_N.tolist() == [1.0] * packed.supervised + [0.0] * (32 - packed.supervised)
 
 
 def test_text_that_is_trained_from_its_first_token_shares_nothing() -> None:
     a = Document(ids=(1, 2, 3), trained=(True, True, True))
     assert shared_prefix([a, a]) == 0
     packed = pack([a, a])
-    assert packed.labels_N.tolist() == [2, 3, 2, 3]  # nothing comes before the first token
+    assert packed.labels_N[: packed.supervised].tolist() == [2, 3, 2, 3]  # nothing comes before the first token
 
 
 def test_documents_that_are_equal_up_to_the_end_keep_a_place_of_their_own() -> None:

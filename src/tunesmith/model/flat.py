@@ -104,7 +104,7 @@ class Flat:
         self.rotary = inner.model.rotary_emb
 
     def hidden(self, packed: Packed) -> Tensor:
-        """Last hidden states, normed, at the supervised places: [N, M] in the run's type."""
+        """Last hidden states, normed, at rows_N: [N, M] in the run's type."""
         h = F.embedding(packed.ids_T, self.embedding.detach()).float()
         cos, sin = (
             x[0, :, None, : self.head_size // 2].to(self.dtype).contiguous()
@@ -119,8 +119,8 @@ class Flat:
         return Norm.apply(h, self.norm, self.eps, self.dtype)
 
     def logits(self, packed: Packed) -> Tensor:
-        """[N, V] float32, at the supervised places."""
-        return (self.hidden(packed) @ self.head.T).float()
+        """[supervised, V] float32."""
+        return (self.hidden(packed)[: packed.supervised] @ self.head.T).float()
 
 
 class Norm(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here

@@ -122,7 +122,8 @@ class Projection:
 
     def forward(self, x: Tensor) -> Tensor:
         """x [T, inputs + R], whose last R columns are filled here; returns [T, outputs]."""
-        torch.mm(x[:, : self.inputs], self.down.T, out=x[:, self.inputs :]) if self.down.shape[0] else None
+        if self.down.shape[0]:
+            torch.mm(x[:, : self.inputs], self.down.T, out=x[:, self.inputs :])
         return x @ self.wide.T if self.bias is None else torch.addmm(self.bias, x, self.wide.T)
 
     def backward(self, grad: Tensor, x: Tensor, *, need_input: bool) -> tuple[Tensor | None, list[Tensor]]:
@@ -150,6 +151,7 @@ class Projection:
 def attend(q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> tuple[Tensor, list[Any]]:
     """Causal attention inside each document, all seeing the prefix. q [T, H, D]; k, v [T, K, D] → [T, H, D]."""
     out = torch.empty_like(q)
+    out[packed.end :] = 0
     saved = []
     for span in packed.spans:
         saved.append((_flash if span.flash else _math)(q, k, v, span, out))
@@ -158,6 +160,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> tuple[Tensor, lis
 
 def attend_backward(grad: Tensor, packed: Packed, saved: list[Any], dq: Tensor, dk: Tensor, dv: Tensor) -> None:
     """Writes the gradients of q, k and v. The prefix span comes first; documents then add to its keys."""
+    for d in (dq, dk, dv):
+        d[packed.end :] = 0
     for span, kept in zip(packed.spans, saved, strict=True):
         (_flash_backward if span.flash else _math_backward)(grad, span, kept, dq, dk, dv)
 
