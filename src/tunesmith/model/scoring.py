@@ -32,11 +32,12 @@ PREFIX, PADDING = -1, -2  # owners of columns that belong to no one prompt
 
 @dataclass(kw_only=True)
 class Counts:
-    """What was computed, in tokens, padding included."""
+    """What was computed, in tokens."""
 
     prefix: int = 0
-    prompts: int = 0
-    labels: int = 0
+    prompts: int = 0  # padding included
+    labels: int = 0  # padding included
+    nodes: int = 0  # of the label trees, padding not included
     passes: int = 0
 
 
@@ -261,6 +262,7 @@ class _Batch:
             new.position[r, : len(here)] = torch.tensor(depths)
             places += [(r, column, i, node) for column, (i, node) in enumerate(here)]
         self.counts.labels += ids.numel()
+        self.counts.nodes += len(places)
         self._forward(part, ids, new, places)
 
     def _forward(self, part: _Part, ids: Tensor, new: _Columns, places: list[Place]) -> None:
