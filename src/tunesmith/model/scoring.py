@@ -26,6 +26,7 @@ ROW_NODES = 192  # nodes of the label trees in a row, at most, where a row holds
 PASS = 192  # tokens below which a pass is bound by reading the weights, so that padding costs little
 PADDED = 1.1  # padded over real tokens that a larger pass may have
 FLAT = 0.6  # share of the tree beyond which all of it is evaluated at once
+UNSURE = -1.5  # nats: the best label's first tokens below which all of the tree is evaluated at once
 LIKELY = 1.0  # nats: while no label is complete, how far behind the best a branch may lie
 PREFIX, PADDING = -1, -2  # owners of columns that belong to no one prompt
 
@@ -237,9 +238,12 @@ class _Batch:
         return found
 
     def _is_flat(self, i: int) -> bool:
-        """Whether, past the first fork, too few labels are ruled out for the search to pay: it costs passes, padding
-        and copies. Labels that pass this test can hold probability whatever the best label turns out to have."""
+        """Whether the search would not pay, for it costs passes, padding and copies: the model thinks little of
+        every label (it was not tuned for them), or past the first fork too few are ruled out. Labels that pass
+        the second test can hold probability whatever the best label turns out to have."""
         bounds, paths = self.bounds[i], self.trie.paths
+        if bounds.max() < UNSURE:
+            return True
         alive = np.flatnonzero(bounds >= bounds.max() - math.log(len(bounds) / self.tolerance))
         if len({next(n for n in paths[label] if not self.done[i, n]) for label in alive}) == 1:
             return False

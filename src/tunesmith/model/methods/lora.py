@@ -47,7 +47,7 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PeftModel:
 
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
     """adapter_model.safetensors and adapter_config.json, as PEFT reads them."""
-    state = get_peft_model_state_dict(model)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
     save_file(
         {n: t.detach().cpu().contiguous() for n, t in sorted(state.items())},
         folder / "adapter_model.safetensors",
@@ -70,7 +70,7 @@ def load(model: PreTrainedModel, spec: MethodSpec, checkpoint: Path) -> PeftMode
     _check_config(checkpoint / "adapter_config.json", spec)
     state = load_file(checkpoint / "adapter_model.safetensors")
     peft_model = _attach(model, spec)
-    own = get_peft_model_state_dict(peft_model)
+    own = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     wrong = sorted(set(own) ^ set(state)) or sorted(n for n in own if own[n].shape != state[n].shape)
     if wrong:
         raise ModelError(
