@@ -25,7 +25,9 @@ def test_a_run_goes_from_the_raw_file_to_a_verdict_and_a_page(project: Project) 
         "train", "answer tuned", "evaluate", "gate", "bundle",
     ]  # fmt: skip
     assert result.verdict.status in ("pass", "fail", "unproven")
-    assert Path(result.report).read_text(encoding="utf-8").startswith("<!doctype html>")
+    page = Path(result.report).read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert "torch 2." in page and "seed 0" in page
 
 
 def test_a_second_run_repeats_nothing(project: Project) -> None:

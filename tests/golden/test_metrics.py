@@ -17,7 +17,26 @@ from tunesmith.metrics.catalog import score
 from tunesmith.metrics.sentences import split_sentences
 from tunesmith.metrics.sums import Items
 
-WORDS = ["the", "a", "cat", "dog", "sat", "on", "mat,", "Fox", "jumped", "over;", "it's", "3.5", "km", "far!", "naïve", "café", "東京", "Straße"]
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat,",
+    "Fox",
+    "jumped",
+    "over;",
+    "it's",
+    "3.5",
+    "km",
+    "far!",
+    "naïve",
+    "café",
+    "東京",
+    "Straße",
+]
 
 
 def noisy_labels(seed: int, items: int = 300, classes: int = 7) -> tuple[list[str], list[str], list[str]]:

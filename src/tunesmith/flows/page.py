@@ -120,9 +120,7 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
         "method": method_words(spec["method"]),
         "machine": machine_words(environment),
         "version": environment.get("tunesmith", ""),
-        "versions": ", ".join(
-            f"{p} {v}" for p, v in sorted(environment.get("packages", {}).items()) if p in SHOWN_VERSIONS
-        ),
+        "versions": ", ".join(f"{p} {v}" for p, v in sorted(environment["libraries"].items()) if p in SHOWN_VERSIONS),
         "seed": spec["seed"],
         "spec": content_id(spec),
         "verdict": verdict,
