@@ -16,4 +16,6 @@ code=0
 say tunesmith run ${limit:+--limit "$limit"} || code=$?
 case $code in 0 | 1 | 3) ;; *) exit "$code" ;; esac # 0 pass, 1 fail, 3 not enough evidence: each is an answer
 say tunesmith report
-if [ "$code" = 0 ] && [ -z "$limit" ]; then say tunesmith ask "Fracture of shaft of left tibia"; fi
+model=latest # only a pass moves `prod`; the candidate can be asked all the same
+if [ "$code" = 0 ] && [ -z "$limit" ]; then model=prod; fi
+say tunesmith ask "Fracture of shaft of left tibia" --model "$model"
