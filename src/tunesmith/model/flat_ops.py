@@ -111,7 +111,7 @@ class Projection:
     def trained(self) -> list[Tensor]:
         return [t for p in self.parts if p.a is not None and p.b is not None for t in (p.a, p.b)]
 
-    @torch.no_grad()
+    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
     def refresh(self) -> None:
         """Take over the adapters as the optimizer left them."""
         for p in self.parts:

@@ -25,7 +25,7 @@ from tunesmith.core.nouns import Kind
 @common
 def init(
     name: str,
-    kind: str,
+    kind: Kind,
     data: tuple[str, ...],
     text: str | None,
     label: str | None,
