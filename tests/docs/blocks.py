@@ -21,7 +21,7 @@ def blocks(document: str, language: str = "bash") -> list[tuple[str, str]]:
 def sh(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """As a person would paste it; a verdict of fail or not enough evidence does not end the script."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    allowing = 'tunesmith() { command tunesmith "$@"; code=$?; case $1:$code in run:1|run:3) return 0;; *) return $code;; esac; }'
+    allowing = 'tunesmith() { code=0; command tunesmith "$@" || code=$?; case $1:$code in run:1|run:3) return 0;; *) return $code;; esac; }'
     return subprocess.run(
         ["bash", "-e", "-c", f"{allowing}\n{script}"], cwd=folder, capture_output=True, text=True, env=environment
     )
