@@ -70,7 +70,8 @@ def test_a_proof_of_concept_goes_to_the_gate_and_forecasts_the_whole(project: Pr
 
 def test_every_look_at_the_test_set_is_counted(project: Project) -> None:
     looks = project.report().facts["looks"]
-    assert looks["by_arm"]["tuned"] >= 1
+    assert looks["by_arm"]["tuned"] == looks["tuned"] >= 1
+    assert looks["total"] == sum(looks["by_arm"].values()) >= 5
     assert set(looks["by_arm"]) == {"majority", "tfidf", "zero_shot", "few_shot", "tuned"}
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from tunesmith.core.canonical import plain
 from tunesmith.core.errors import InputError, Problem
-from tunesmith.core.nouns import Run
 from tunesmith.ledger.ledger import Ledger
 
 
@@ -97,18 +96,3 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, Any]]:
     if isinstance(value, dict):
         return [pair for k, v in value.items() for pair in flatten(v, f"{prefix}.{k}" if prefix else str(k))]
     return [(prefix, value)]
-
-
-def listed(runs: list[Run]) -> list[dict[str, Any]]:
-    """One line a run, for people."""
-    return [
-        {
-            "id": r.id[:12],
-            "stage": f"{r.stage} {r.spec['arm']}" if r.stage == "answer" else r.stage,
-            "status": r.status,
-            "started": r.started[:19].replace("T", " "),
-            "seconds": round(r.seconds, 1),
-            "made": next((a[:12] for n, a in r.outputs.items() if n != "metrics"), ""),
-        }
-        for r in runs
-    ]

@@ -79,7 +79,7 @@ def looks(ledger: Ledger, seal: str, trail_: Trail) -> dict[str, Any]:
         if same:
             arm = run.spec["arm"]
             by_arm[arm] = by_arm.get(arm, 0) + 1
-    return {"total": by_arm.get("tuned", 0), "by_arm": by_arm}
+    return {"total": sum(by_arm.values()), "tuned": by_arm.get("tuned", 0), "by_arm": by_arm}
 
 
 def dataset_facts(ledger: Ledger, artifact: str) -> dict[str, Any]:
