@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core import project_file
 from tunesmith.core.canonical import read_json, read_lines, write_atomic
-from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.errors import InputError, Problem, StorageError
 from tunesmith.core.nouns import Answer, Kind, Message, Row, Run, Verdict
 from tunesmith.core.project_file import ProjectFile
 from tunesmith.core.stage import no_progress
@@ -266,6 +266,11 @@ class Project:
                 port=settings.port if port is None else port,
                 settings=settings,
                 trace=lambda trace: traces.append(**trace),
+            )
+        if traces.lost or traces.problem:
+            why = f": {traces.problem}" if traces.problem else ""
+            raise StorageError(
+                f"{traces.lost} traces could not be kept{why}", where=str(self.root / STATE / "traces.db")
             )
 
     # Looking things up
