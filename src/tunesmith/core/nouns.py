@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
+import msgspec
+
 from tunesmith.core.canonical import content_id
 from tunesmith.core.errors import require
 
@@ -54,10 +56,24 @@ class Goal:
         return what if self.slice == "all" else f"{what} on {self.slice}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+# Message, Row, LeftOut and Change are Structs, not dataclasses: they are written by the million, and a value
+# that is its default is not written, so that a field added later changes no id of what was kept before.
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One call of a function that an assistant turn makes."""
+
+    name: str
+    arguments: str  # JSON text, as the data had it
+    id: str = ""
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     role: Role
     content: str
+    tool_calls: tuple[ToolCall, ...] = ()  # of an assistant turn
+    tool_call_id: str = ""  # of a tool turn: which call it answers
+    weight: float = 1.0  # of an assistant turn: 0 is context that is not trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,25 +97,27 @@ class Example:
         return next((m.content for m in reversed(self.messages) if m.role == "user"), self.target)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """An example in a data set, with where it came from. One line of train/validation/test.jsonl."""
+class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An example in a data set, with where it came from. One line of rows.jsonl and of train/validation/test.jsonl."""
 
     id: str  # the example's id
     messages: tuple[Message, ...]
     target: str
     file: str
-    line: int  # 1-based physical line where the record starts
+    line: int  # 1-based physical line where the record starts, or its number in a file without lines
     group: str  # equals id where the task has no group column
     weight: float = 1.0
+    rejected: str = ""  # of a preference: the answer that was not preferred
+    tools: tuple[dict[str, Any], ...] = ()  # declared to the model, in OpenAI's form
+    fields: dict[str, Any] = {}  # further columns that data.keep names
+    origin: str = ""  # how the row was made, if not read as it is: "augment.typos", "pairs.glossary"
 
     @property
     def example(self) -> Example:
         return Example(messages=self.messages, target=self.target)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeftOut:
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A row that is not in any split, and why. One line of left_out.jsonl."""
 
     file: str
@@ -107,6 +125,30 @@ class LeftOut:
     reason: str  # short and countable: "duplicate", "over_long", "no_label", ...
     detail: str = ""  # "same as rows.csv:12"
     text: str = ""  # the start of the row, for people
+    step: str = "check"  # who left it out
+
+    @property
+    def key(self) -> str:
+        """What `tunesmith data restore` takes. It covers the text, so that it can never mean another row."""
+        return content_id({"file": self.file, "line": self.line, "reason": self.reason, "text": self.text})[:12]
+
+
+class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row that was altered, before and after. One line of changes.jsonl."""
+
+    file: str
+    line: int
+    step: str  # "clean.whitespace", "audit.redact", "labels.consensus"
+    field: str  # "messages[0].content", "target"
+    before: str
+    after: str
+    why: str = ""
+
+    @property
+    def key(self) -> str:
+        """What `tunesmith data restore` takes."""
+        said = {"file": self.file, "line": self.line, "step": self.step, "field": self.field, "before": self.before}
+        return content_id(said)[:12]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
