@@ -26,7 +26,7 @@ class Network:
         inner = model.get_base_model() if hasattr(model, "peft_config") else model
         names = inspect.signature(inner.forward).parameters
         config = inner.config.get_text_config(decoder=True)
-        self._model = inner
+        self.inner = inner
         self._head: nn.Module | None = inner.get_output_embeddings()
         self._cache_name = "cache" if "cache" in names else "past_key_values"  # renamed in transformers 5.24
         self._takes_positions = "position_ids" in names
@@ -37,11 +37,19 @@ class Network:
         self.limit: int | None = getattr(config, "max_position_embeddings", None)
         self.window = _window(config)
 
+    def cache(self) -> KeyValues:
+        """An empty one, of the kind that this network fills."""
+        return KeyValues()
+
+    def places_at_once(self, batch_tokens: int) -> int:
+        """Places whose next token's distribution may be asked for in one call."""
+        return LOGITS // self.vocab_size
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Eval mode and no gradients inside; every module's own mode and the random state again afterwards."""
-        training = [m for m in self._model.modules() if m.training]
-        self._model.eval()
+        training = [m for m in self.inner.modules() if m.training]
+        self.inner.eval()
         try:
             # not inference_mode: what a module caches here must not poison a later backward pass
             with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -74,11 +82,26 @@ class Network:
             arguments[self._cache_name] = cache.cache
         handle = self._head.register_forward_pre_hook(pick) if self._head is not None else None
         try:
-            logits = self._model(**arguments).logits
+            logits = self.inner(**arguments).logits
         finally:
             if handle is not None:
                 handle.remove()
         return logits[0] if picked else logits[rows, columns]
+
+    def next_log_probabilities(
+        self,
+        ids_BT: Tensor,
+        *,
+        positions_BT: Tensor,
+        mask: Tensor,
+        cache: KeyValues,
+        at: tuple[Tensor, Tensor],
+        places: Tensor,
+        tokens: Tensor,
+    ) -> Tensor:
+        """log P(tokens[i]) after the token at `at`[places[i]], in nats, float32. The cache takes in the new columns."""
+        logits_NV = self(ids_BT, positions_BT=positions_BT, mask=mask, cache=cache, at=at)
+        return log_probabilities(logits_NV, places, tokens)
 
 
 def additive(mask_BTK: Tensor, dtype: torch.dtype) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tunesmith.model.forward import LOGITS, KeyValues, Network, log_probabilities
+from tunesmith.model.forward import KeyValues, Network
 from tunesmith.model.trie import LabelTrie
 
 SHARED = 8  # a common beginning shorter than this is not worth a forward pass of its own
@@ -63,7 +63,7 @@ def score_labels(
     shared = common_beginning(unique)
     prefix = _prefix(network, unique[0][:shared], counts) if shared else None
     scores: dict[tuple[int, ...], np.ndarray] = {}
-    for rows in batches(unique, shared, trie, network.vocab_size, batch_tokens):
+    for rows in batches(unique, shared, trie, network.places_at_once(batch_tokens), batch_tokens):
         batch = _Batch(network, trie, [p for row in rows for p in row], tolerance, counts)
         places = iter(range(len(batch.prompts)))
         batch.run([[next(places) for _ in row] for row in rows], shared, prefix)
@@ -82,14 +82,14 @@ def common_beginning(unique: Sequence[tuple[int, ...]]) -> int:
 
 
 def batches(
-    unique: Sequence[tuple[int, ...]], shared: int, trie: LabelTrie, vocab_size: int, batch_tokens: int
+    unique: Sequence[tuple[int, ...]], shared: int, trie: LabelTrie, places: int, batch_tokens: int
 ) -> list[list[list[tuple[int, ...]]]]:
     """Batches of rows of prompts, longest first, so that rows of a batch are of about one length.
 
     A batch has at most `batch_tokens` padded tokens (one prompt alone may have more), and few enough prompts
-    that the logits of all their labels fit.
+    that all nodes of their labels are at most `places`.
     """
-    most = max(1, LOGITS // (vocab_size * (len(trie.inner) + 1)))
+    most = max(1, places // (len(trie.inner) + 1))
     in_row = max(1, ROW_NODES // (len(trie.inner) + 1))
     found: list[list[list[tuple[int, ...]]]] = []
     rows: list[list[tuple[int, ...]]] = []
@@ -109,15 +109,17 @@ def batches(
 
 
 def _prefix(network: Network, ids: Sequence[int], counts: Counts) -> KeyValues:
-    cache, none = KeyValues(), torch.zeros(0, dtype=torch.long)
+    cache, none = network.cache(), torch.zeros(0, dtype=torch.long)
     counts.prefix += len(ids)
     counts.passes += 1
-    network(
+    network.next_log_probabilities(
         torch.tensor([ids]),
         positions_BT=torch.arange(len(ids))[None],
         mask=torch.ones(1, len(ids), dtype=torch.long),
         cache=cache,
         at=(none, none),
+        places=none,
+        tokens=none,
     )
     return cache
 
@@ -209,7 +211,7 @@ class _Batch:
                 start = end
         before = torch.arange(shared).expand(b, -1)
         columns = _Columns(torch.full((b, shared), PREFIX), torch.zeros_like(before), before)
-        part = _Part(rows, columns, prefix.rows([0] * b) if prefix is not None else KeyValues())
+        part = _Part(rows, columns, prefix.rows([0] * b) if prefix is not None else self.network.cache())
         self.counts.prompts += ids.numel()
         self._forward(part, ids, new, lasts)
         return part
@@ -271,18 +273,17 @@ class _Batch:
 
     def _forward(self, part: _Part, ids: Tensor, new: _Columns, places: list[Place]) -> None:
         part.columns = part.columns.then(new)
-        logits = self.network(
+        children = [(k, token) for k, (_, _, _, node) in enumerate(places) for token in self.trie.children[node]]
+        picked = self.network.next_log_probabilities(
             ids,
             positions_BT=new.position,
             mask=self._mask(new, part.columns),
             cache=part.cache,
             at=(torch.tensor([p[0] for p in places]), torch.tensor([p[1] for p in places])),
+            places=torch.tensor([k for k, _ in children]),
+            tokens=torch.tensor([t for _, t in children]),
         )
         self.counts.passes += 1
-        children = [(k, token) for k, (_, _, _, node) in enumerate(places) for token in self.trie.children[node]]
-        picked = log_probabilities(
-            logits, torch.tensor([k for k, _ in children]), torch.tensor([t for _, t in children])
-        )
         self._learn(places, picked.double().numpy())
 
     def _mask(self, new: _Columns, columns: _Columns) -> Tensor:
