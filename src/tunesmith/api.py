@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.api_data import Data
 from tunesmith.core import project_file
 from tunesmith.core.canonical import read_json, read_lines, write_atomic
 from tunesmith.core.errors import InputError, Problem, StorageError
@@ -113,6 +114,11 @@ class Project:
     @cached_property
     def context(self) -> Context:
         return self._context(self.file)
+
+    @cached_property
+    def data(self) -> Data:
+        """The verbs of `tunesmith data`."""
+        return Data(self.context)
 
     def _context(self, file: ProjectFile) -> Context:
         return Context(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import click
 
 from tunesmith import __version__
+from tunesmith.cli.lazy import LazyGroup
 
 # in the order of the journey; the words are here so that `--help` imports no verb
 VERBS: dict[str, dict[str, str]] = {
@@ -23,6 +24,9 @@ VERBS: dict[str, dict[str, str]] = {
         "plan": "Forecast stages, steps, memory, minutes and disk.",
         "run": "Take every stage from the raw file to a gated bundle.",
         "report": "Write the page of the latest run and print where it is.",
+    },
+    "The data": {
+        "data": "Look, read, clean, dedup, audit, label, split; what left and why; export.",
     },
     "Its stages, one by one": {
         "prepare": "Split the examples and count their tokens.",
@@ -53,38 +57,16 @@ COMPLETION = "_TUNESMITH_COMPLETE"
 NAMES = tuple(name for section in VERBS.values() for name in section)
 
 
-class Verbs(click.Group):
-    """A group whose commands are imported when they are used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(NAMES)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in NAMES:
-            return None
-        command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.verbs.{name}"), name)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0] if args else ""
-        if name and name not in NAMES and not name.startswith("-"):
-            import difflib
-
-            near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}?" if near else "`tunesmith --help` lists the verbs."
-            raise click.UsageError(f"{name!r} is not a verb. {hint}")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for title, verbs in VERBS.items():
-            with formatter.section(title):
-                formatter.write_dl(list(verbs.items()))
+def _verb(name: str) -> click.Command:
+    command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.verbs.{name}"), name)
+    return command
 
 
 @click.group(
-    cls=Verbs,
+    cls=LazyGroup,
+    sections=VERBS,
+    load=_verb,
+    parent_name="tunesmith",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Every verb takes --project DIR, --set KEY=VALUE and --json. `tunesmith VERB --help` says more.",
 )

@@ -1,0 +1,30 @@
+"""tunesmith data: a group of verbs of its own, each imported when it is used."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from tunesmith.cli.lazy import LazyGroup
+
+VERBS: dict[str, dict[str, str]] = {
+    "What came of it": {
+        "removed": "List every row that left or was altered, and why.",
+        "restore": "Take a removal or a change back.",
+        "log": "List the versions of the data set.",
+        "diff": "Show what differs between two versions, row by row.",
+        "card": "Print the data set's card.",
+        "export": "Write it in another tool's format.",
+    },
+}
+
+
+def _verb(name: str) -> click.Command:
+    command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.verbs.data.{name}"), name)
+    return command
+
+
+@click.group(cls=LazyGroup, sections=VERBS, load=_verb, parent_name="tunesmith data")
+def data() -> None:
+    """Data you can defend: every row that left or changed has its reason."""
