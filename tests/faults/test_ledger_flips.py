@@ -102,6 +102,7 @@ def sound(tmp_path: Path) -> Path:
         for n in range(3):
             run = run_repeat(ledger, source, text=f"{n}" * 100)
             ledger.note("look", {"n": n})
+        ledger.note("judgment", {"id": "j1", "queue": "labels", "item": "i1", "annotator": "ann"})
         ledger.move_reference("prod", run.outputs["rows"], "passed")
         ledger.path(run.outputs["rows"])
     db = sqlite3.connect(state / "ledger.db")

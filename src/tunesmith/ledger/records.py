@@ -25,7 +25,7 @@ from tunesmith.ledger.database import Database, Schema
 APPLICATION_ID = 0x54534D4C  # "TSML"
 GENESIS = "0" * 64
 SCHEMA = Schema.load("ledger", APPLICATION_ID, Path(__file__).parent / "migrations")
-DERIVED = ("artifacts", "files", "places", "runs", "edges", "moves", "notes")
+DERIVED = ("artifacts", "files", "places", "runs", "edges", "moves", "notes", "judgments")
 PREFIX = 6  # shortest start of an id that is looked up: fewer characters match by accident
 
 
@@ -104,6 +104,10 @@ def derive(db: sqlite3.Connection, seq: int, kind: str, body: dict[str, Any]) ->
         db.execute("INSERT INTO moves VALUES (?, ?, ?, ?)", (seq, body["name"], body["target"], body["why"]))
     elif kind == "note":
         db.execute("INSERT INTO notes VALUES (?, ?)", (seq, body["kind"]))
+        if body["kind"] == "judgment":
+            said = body["body"]
+            row = (seq, said["id"], said["queue"], said["item"], said["annotator"])
+            db.execute("INSERT INTO judgments VALUES (?, ?, ?, ?, ?)", row)
     else:
         raise ValueError(f"unknown kind of fact: {kind}")
 
