@@ -29,6 +29,7 @@ DATA = "data: {files: [diagnoses.csv]}\n"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "diagnoses.csv").write_text("description,chapter,category\n")
+    (tmp_path / "empty").mkdir()
     return tmp_path
 
 
@@ -57,7 +58,7 @@ def test_the_ten_lines_of_the_demo_load(folder: Path) -> None:
         Goal(metric="macro_f1", threshold=0.7),
         Goal(metric="macro_f1", op="beats", beats=("majority", "tfidf", "zero_shot", "few_shot")),
     )
-    assert project.data_files() == (folder / "diagnoses.csv",)
+    assert project.data_files() == {"diagnoses.csv": folder / "diagnoses.csv"}
     assert project.warnings() == ()
 
 
@@ -115,7 +116,7 @@ def test_every_value_has_an_origin(folder: Path) -> None:
         (TASK + "data: {files: [diagnoses.csv], split: {train: 0.9, validation: 0.1, test: 0}}", "data.split.test is 0; every split needs rows"),
         (TASK + "data: {files: [diagnose.csv]}", "tunesmith.yaml:2:16: data file diagnose.csv does not exist\n  fix:   did you mean diagnoses.csv?"),
         (TASK + "data: {files: [nowhere/x.csv]}", "data file nowhere/x.csv does not exist\n  fix:   looked for"),
-        (TASK + "data: {files: [.]}", "data file . is a folder"),
+        (TASK + "data: {files: [empty]}", "the folder empty has no files"),
         (TASK + "data: {files: ['']}", "a data file's name is empty"),
         (TASK + "data: {files: []}", "data.files is an empty list; it must be a list that names at least one"),
         (TASK + "data: {files: diagnoses.csv}", 'data.files is "diagnoses.csv"; it must be a list\n  fix:   write [diagnoses.csv]'),
@@ -191,7 +192,7 @@ def test_data_may_lie_anywhere(folder: Path) -> None:
     text = TASK + f"data: {{files: [../diagnoses.csv, {folder / 'other.csv'}]}}\n"
     (folder / "other.csv").write_text("")
     files = loaded(inner, text).data_files()
-    assert [f.resolve() for f in files] == [folder / "diagnoses.csv", folder / "other.csv"]
+    assert [f.resolve() for f in files.values()] == [folder / "diagnoses.csv", folder / "other.csv"]
 
 
 def test_a_byte_order_mark_and_crlf_change_nothing(folder: Path) -> None:

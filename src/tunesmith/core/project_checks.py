@@ -16,6 +16,7 @@ from tunesmith.core.errors import InputError, Problem
 from tunesmith.core.nouns import Task
 from tunesmith.core.setting_errors import KeyPath, dotted, node_at
 from tunesmith.core.settings import Settings
+from tunesmith.core.sources import expand, is_several
 from tunesmith.core.strict_yaml import Node
 
 COLUMNAR = (".csv", ".tsv", ".tab")
@@ -107,25 +108,38 @@ def _split(project: _Checked) -> Iterator[Problem]:
 
 
 def _data_files(project: _Checked) -> Iterator[Problem]:
+    path, names = ("data", "files"), project.settings.data.files
+    places = project.kept(path)
     seen: dict[str, str] = {}
-    for i, name in zip(project.kept(("data", "files")), project.settings.data.files, strict=False):
-        why, fix = _file_problem(project.folder / name, name)
-        if why:
-            yield project.problem(("data", "files", i), why, fix)
-        base = Path(name).name
-        if base in seen:
-            other = seen[base]
+    for i, name in zip(places, names, strict=False):
+        same = os.path.normpath(project.folder / name)
+        if same in seen:
+            other = seen[same]
             what = f"{name} is named twice" if other == name else f"{other} and {name} have the same file name"
-            yield project.problem(("data", "files", i), what, "remove or rename one")
-        seen[base] = name
+            yield project.problem((*path, i), what, "remove one")
+        elif not is_several(project.folder, name):
+            why, fix = _file_problem(project.folder / name, name)
+            if why:
+                yield project.problem((*path, i), why, fix)
+        seen[same] = name
+    found = expand(project.folder, list(dict.fromkeys(names)))
+    for empty in found.empty:
+        what = f"no file matches {names[empty]}" if "*" in names[empty] else f"the folder {names[empty]} has no files"
+        yield project.problem((*path, places[empty]), what, f"looked in {project.folder}")
+    for clash in found.clashes:
+        first, second = (_shown(project.folder, p) for p in (clash.first, clash.second))
+        what = f"{first} and {second} have the same file name"
+        yield project.problem((*path, places[clash.entry]), what, "rename one, or name the folder they are in")
+
+
+def _shown(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _file_problem(path: Path, name: str) -> tuple[str, str]:
     if not name.strip():
         return "a data file's name is empty", "name a file"
     try:
-        if path.is_dir():
-            return f"data file {name} is a folder", f"name the files in it: {name.rstrip('/')}/FILE"
         if not path.exists():
             if os.path.lexists(path):
                 return f"data file {name} is a link to nothing", "mend or replace the link"

@@ -21,6 +21,7 @@ from tunesmith.core.errors import Problem, ProjectFileError, StorageError
 from tunesmith.core.nouns import Goal, Task
 from tunesmith.core.setting_errors import KeyPath, explain, nearest_key, setting_keys
 from tunesmith.core.settings import Settings
+from tunesmith.core.sources import expand
 from tunesmith.core.strict_yaml import Node, Place, read, read_value
 
 FILE_NAME = "tunesmith.yaml"
@@ -38,9 +39,9 @@ class ProjectFile:
     def folder(self) -> Path:
         return self.path.parent
 
-    def data_files(self) -> tuple[Path, ...]:
-        """Absolute; relative ones are relative to the project file."""
-        return tuple(self.folder / name for name in self.settings.data.files)
+    def data_files(self) -> dict[str, Path]:
+        """Every file that data.files stands for, by the name it is known by."""
+        return expand(self.folder, self.settings.data.files).files
 
     def task(self) -> Task:
         return task_of(self.settings)

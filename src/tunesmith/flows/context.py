@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tunesmith.core.nouns import Goal, Task
 from tunesmith.core.settings import Settings
+from tunesmith.core.sources import expand
 from tunesmith.core.stage import no_progress
 from tunesmith.ledger.ledger import Ledger
 
@@ -28,5 +29,6 @@ class Context:
         return self.root.resolve().name
 
     @property
-    def data_files(self) -> tuple[Path, ...]:
-        return tuple((self.root / f).resolve() for f in self.settings.data.files)
+    def data_files(self) -> dict[str, Path]:
+        """Every file that data.files stands for, by the name it is known by."""
+        return expand(self.root, self.settings.data.files).files

@@ -68,23 +68,14 @@ def begin(context: Context) -> Journey:
 
 
 def add_source(context: Context) -> str:
-    """The user's files as one artifact, under their own names."""
-    names: dict[str, Path] = {}
-    for file in context.data_files:
-        if file.name in names:
-            raise InputError(
-                Problem(
-                    where="data.files",
-                    what=f"two files are called {file.name}: {names[file.name]} and {file}",
-                    fix="rename one of them",
-                )
-            )
-        if not file.is_file():
-            raise InputError(
-                Problem(where="data.files", what=f"{file} is not a file", fix="correct the path in tunesmith.yaml")
-            )
-        names[file.name] = file
-    return context.ledger.add_files("source", names, move=False).id
+    """The user's files as one artifact, each under the name it is known by."""
+    files = context.data_files
+    gone = [f for f in files.values() if not f.is_file()]
+    if gone:
+        raise InputError(
+            [Problem(where="data.files", what=f"{f} is not a file", fix="correct data.files") for f in gone]
+        )
+    return context.ledger.add_files("source", files, move=False).id
 
 
 def arms(context: Context) -> tuple[str, ...]:
