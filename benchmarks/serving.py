@@ -43,10 +43,11 @@ def start(precision: str) -> tuple[str, Any, threading.Thread]:
     """A live server with the base model under two names; (address, uvicorn's server, its thread)."""
     import uvicorn
 
+    from tunesmith.http.listening import LOOPBACK, listen, uvicorn_config
     from tunesmith.model.catalog import find
     from tunesmith.model.load import load_base
     from tunesmith.serve.bundle import Generation, LoadedBundle, context_of
-    from tunesmith.serve.server import LOOPBACK, Limits, create_app, listen, uvicorn_config
+    from tunesmith.serve.server import Limits, create_app
     from tunesmith.text.render import Renderer
 
     local = find("smollm2-135m-instruct")

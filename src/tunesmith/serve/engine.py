@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from tunesmith.core.nouns import Message
+from tunesmith.http.log import error_line, log
 from tunesmith.model.forward import Network
 from tunesmith.model.sampling import sample, top_logprobs
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.detokenize import TextStream
 from tunesmith.serve.labels import LabelScorer
-from tunesmith.serve.observe import error_line, log
 from tunesmith.serve.scheduler import Event, Failed, Finished, Job, Scheduler, TokenLogprob
 from tunesmith.serve.slots import Prefix, Slots
 

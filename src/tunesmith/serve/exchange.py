@@ -15,11 +15,12 @@ from fastapi import Request
 
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.nouns import Message
+from tunesmith.http.refused import Refused
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.observe import Observer
 from tunesmith.serve.replies import Choice, Reply, usage_of
 from tunesmith.serve.scheduler import Closed, Event, Finished, Job, Mode, Overloaded, Piece, Sampling
-from tunesmith.serve.wire import ChatRequest, CompletionRequest, Refused, check_together, sampling
+from tunesmith.serve.wire import ChatRequest, CompletionRequest, check_together, sampling
 
 Prompt = Sequence[Message] | str  # a conversation, or plain text to be continued
 

@@ -8,19 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import logging
 import secrets
-import sys
-import traceback
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-logger = logging.getLogger("tunesmith.serve")
+from tunesmith.http.log import error_line, log
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5)
@@ -105,43 +99,3 @@ class Observer:
 
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def log(event: str, *, level: int = logging.INFO, **facts: Any) -> None:
-    """One JSON line; json.dumps escapes every control character."""
-    logger.log(level, json.dumps({"at": now(), "event": event, **facts}))
-
-
-def error_line(error: BaseException) -> None:
-    """The kind of an unexpected error and where it was raised. Not its message: that may quote a prompt."""
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    where = [f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames]
-    log("error", level=logging.ERROR, kind=type(error).__name__, where=where)
-
-
-class _Bare(logging.Formatter):
-    """Our lines as they are; lines of uvicorn and others as JSON, with the kind of an exception but not its text."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        if record.name == logger.name:
-            return record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            line = {"event": "error", "kind": type(record.exc_info[1]).__name__, "logger": record.name}
-        else:
-            line = {"event": "log", "logger": record.name, "message": record.getMessage()[:300]}
-        return json.dumps({"at": now(), **line})
-
-
-def log_to_stderr() -> None:
-    """Called by `serve`: JSON lines on stderr, nothing else."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Bare())
-    for name in (logger.name, "uvicorn", "uvicorn.error", "asyncio"):
-        chosen = logging.getLogger(name)
-        chosen.handlers = [handler]
-        chosen.propagate = False
-        chosen.setLevel(logging.INFO if name == logger.name else logging.WARNING)

@@ -13,10 +13,11 @@ from fastapi.security import HTTPBearer
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from tunesmith.http.refused import Refused
 from tunesmith.serve.exchange import Desk, Exchange, Served, begin
 from tunesmith.serve.replies import DONE, event
 from tunesmith.serve.scheduler import Failed, Piece
-from tunesmith.serve.wire import ChatRequest, Choices, CompletionRequest, ErrorReply, Health, ModelList, Refused
+from tunesmith.serve.wire import ChatRequest, Choices, CompletionRequest, ErrorReply, Health, ModelList
 
 STARTED = int(time.time())
 REFUSALS: dict[int | str, dict[str, Any]] = {

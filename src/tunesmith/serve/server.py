@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import secrets
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -26,18 +23,20 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from tunesmith.core.errors import Busy, InputError
+from tunesmith.core.errors import InputError
 from tunesmith.core.settings import ServeSettings
 from tunesmith.core.stage import Exec
+from tunesmith.http.gatekeeper import BodyLimits, Gatekeeper, bearer
+from tunesmith.http.listening import Server, address, hosts_for, is_loopback, listen, uvicorn_config
+from tunesmith.http.log import log_to_stderr
+from tunesmith.http.refused import Refused
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.exchange import Desk, Served
-from tunesmith.serve.gatekeeper import BodyLimits, Gatekeeper
-from tunesmith.serve.observe import Observer, log_to_stderr
+from tunesmith.serve.observe import Observer
 from tunesmith.serve.routes import add_routes
-from tunesmith.serve.wire import Refused, invalid
+from tunesmith.serve.wire import invalid
 
-LOOPBACK = ("127.0.0.1", "localhost", "[::1]", "::1")
 DRAIN_S = 30  # for running answers after SIGTERM
 GENERATE = ":generate"  # after a classification bundle's name: free text instead of a label
 
@@ -109,7 +108,9 @@ def create_app(
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Exception, _unexpected)
     body = BodyLimits(max_bytes=limits.body_bytes, max_depth=limits.json_depth, seconds=limits.body_seconds)
-    app.add_middleware(Gatekeeper, token=token, allowed_hosts=tuple(allowed_hosts), limits=body, observer=observer)
+    app.add_middleware(
+        Gatekeeper, admit=bearer(token), allowed_hosts=tuple(allowed_hosts), limits=body, seen=observer.request
+    )
     app.state.token = token
     app.state.models = tuple(served)
     return app
@@ -139,13 +140,6 @@ async def _unexpected(_: HttpRequest, __: Exception) -> Response:
     return JSONResponse(Refused("internal error", status=500, type="server_error").body, 500)
 
 
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def token_for(host: str, environment: Mapping[str, str]) -> str | None:
     """The bearer token to ask for: TUNESMITH_TOKEN where it is set, a new one on a non-loopback host, else none.
 
@@ -161,31 +155,6 @@ def token_for(host: str, environment: Mapping[str, str]) -> str | None:
             )
         return given
     return None if is_loopback(host) else secrets.token_urlsafe(32)
-
-
-def hosts_for(host: str) -> tuple[str, ...]:
-    """Host names a client may use: loopback's, the one bound, this machine's own. Addresses need no listing."""
-    own = () if is_loopback(host) else (host, socket.gethostname(), socket.getfqdn())
-    return tuple(dict.fromkeys((*LOOPBACK, *own)))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Take the port now, so that a taken one is said before minutes go into loading a model. Raises Busy."""
-    bare = host.strip("[]")
-    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((bare, port))
-        listener.listen(128)
-    except OSError as e:
-        listener.close()
-        raise Busy(
-            f"can't listen on {host}:{port}: {e.strerror}",
-            where="serve.port",
-            fix="stop what uses it, or choose another port: tunesmith serve --set serve.port=0 takes a free one",
-        ) from e
-    return listener
 
 
 def load_and_serve(
@@ -244,46 +213,14 @@ def serve(
     log_to_stderr()
     say(greeting(app, host, taken.getsockname()[1]))
     try:
-        _Server(uvicorn_config(app, drain_s)).run(sockets=[taken])
+        Server(uvicorn_config(app, drain_s)).run(sockets=[taken])
     finally:
         taken.close()
 
 
-def uvicorn_config(app: FastAPI, drain_s: int) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        log_config=None,
-        access_log=False,  # its lines hold the path and query as the client wrote them
-        server_header=False,
-        proxy_headers=False,  # a client must not choose the address it is seen under
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=drain_s,
-        limit_concurrency=1024,
-    )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn raises the signal again once it has drained, which would kill us before traces are closed."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        before = {}
-        with contextlib.suppress(ValueError):  # not the main thread: whoever started us stops us
-            for number in (signal.SIGINT, signal.SIGTERM):
-                before[number] = signal.signal(number, self.handle_exit)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
 def greeting(app: FastAPI, host: str, port: int) -> str:
     """Where it listens, and what to paste. The token itself is not in it."""
-    name = "127.0.0.1" if host in ("0.0.0.0", "::", "[::]") else host  # noqa: S104
-    base = f"http://{f'[{name}]' if ':' in name and not name.startswith('[') else name}:{port}/v1"
+    base = f"{address(host, port)}/v1"
     model = app.state.models[0] if app.state.models else "prod"
     key = "$TUNESMITH_TOKEN" if app.state.token else "none"
     header = '-H "Authorization: Bearer $TUNESMITH_TOKEN" ' if app.state.token else ""

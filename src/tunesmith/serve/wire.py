@@ -8,13 +8,13 @@ Nothing is silently ignored.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from tunesmith.core.nouns import Message, Role
+from tunesmith.http.refused import Refused
 from tunesmith.serve.scheduler import Sampling
 
 MAX_TEXT = 1_000_000  # characters of one text; the body cap and the model's context bind sooner
@@ -29,25 +29,6 @@ Nothing = Annotated[list[Any], Field(max_length=0)]
 NoKeys = Annotated[dict[str, Any], Field(max_length=0)]
 StopText = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Stop = StopText | Annotated[list[StopText], Field(max_length=4)]
-
-
-class Refused(Exception):
-    """A request we can't or won't serve, in OpenAI's error shape."""
-
-    def __init__(
-        self,
-        message: str,
-        *,
-        status: int = 400,
-        type: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = headers or {}
-        self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 class Body(BaseModel):
@@ -305,20 +286,6 @@ class ErrorReply(BaseModel):
 
 class Health(BaseModel):
     status: Literal["ok", "failed"]
-
-
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKET = re.compile(rb"[\[\]{}]")
-
-
-def too_deep(body: bytes, limit: int) -> bool:
-    """Whether a JSON text nests deeper than `limit`: asked before any parser recurses over it."""
-    depth = 0
-    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
-        depth += 1 if bracket in b"[{" else -1
-        if depth > limit:
-            return True
-    return False
 
 
 def finite(value: float | None) -> float | None:

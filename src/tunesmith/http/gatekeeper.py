@@ -1,8 +1,9 @@
 """The one door: every request passes here before any route, and is refused unless it is allowed.
 
 Host must be on a list (a page that rebinds its DNS name to this machine sends its own name), a foreign
-Origin is refused (browsers of other sites), the token is asked for everywhere but /health, bodies are
-capped and may not nest deeply. Answers carry headers that allow a browser to do nothing with them.
+Origin is refused (browsers of other sites), the server's own rule says who may come in (a bearer token,
+a person's cookie), bodies are capped and may not nest deeply. Answers carry headers that allow a browser
+to do nothing with them but what the server's own policy says.
 """
 
 from __future__ import annotations
@@ -17,24 +18,31 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from tunesmith.serve.observe import Observer, error_line
-from tunesmith.serve.wire import Refused, too_deep
+from tunesmith.http.log import error_line
+from tunesmith.http.refused import Refused, too_deep
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = dict[bytes, list[bytes]]
+Admit = Callable[[Scope, Headers], None]  # raises Refused; may leave who it is in scope["state"]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+)(?::[0-9]{1,5})?")  # a name or an address, and a port
-OPEN = frozenset({"/health"})  # the only path that needs no token
-HEADERS = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"cache-control", b"no-store"),
-]
+OPEN = frozenset({"/health"})  # the only path that needs no bearer token
+NOTHING = "default-src 'none'; frame-ancestors 'none'"
+
+
+def sealing(policy: str) -> list[tuple[bytes, bytes]]:
+    """Headers of every answer; `policy` is what a browser may do with it (Content-Security-Policy)."""
+    return [
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", policy.encode()),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cross-origin-resource-policy", b"same-origin"),
+        (b"cache-control", b"no-store"),
+    ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,17 +54,44 @@ class BodyLimits:
     seconds: float  # to send the whole body
 
 
+def bearer(token: str | None) -> Admit:
+    """Whoever shows the token may come in. None: no token is asked for, which is only right on loopback."""
+    secret = token.encode() if token is not None else None
+
+    def admit(scope: Scope, headers: Headers) -> None:
+        if secret is None or scope["path"] in OPEN:
+            return
+        given = headers.get(b"authorization", [])
+        scheme, _, value = (given[0] if len(given) == 1 else b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not hmac.compare_digest(value.strip(), secret):
+            raise Refused(
+                "a valid token is needed: Authorization: Bearer <token>",
+                status=401, type="authentication_error", code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )  # fmt: skip
+
+    return admit
+
+
 class Gatekeeper:
-    """ASGI middleware. `token` None: no token is asked for, which is only right on loopback."""
+    """ASGI middleware. `seen` is told of every exchange that is over: scope, status, seconds."""
 
     def __init__(
-        self, app: App, *, token: str | None, allowed_hosts: Iterable[str], limits: BodyLimits, observer: Observer
+        self,
+        app: App,
+        *,
+        admit: Admit,
+        allowed_hosts: Iterable[str],
+        limits: BodyLimits,
+        seen: Callable[[Scope, int, float], None],
+        policy: str = NOTHING,
     ) -> None:
         self._app = app
-        self._token = token.encode() if token is not None else None
+        self._ask = admit
         self._hosts = frozenset(h.lower() for h in allowed_hosts)
         self._limits = limits
-        self._observer = observer
+        self._seen = seen
+        self._sealing = sealing(policy)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -70,7 +105,9 @@ class Gatekeeper:
             if message["type"] == "http.response.start":
                 seen["status"] = message["status"]
                 seen["started"] = 1
-                message = {**message, "headers": [*message.get("headers", ()), *HEADERS]}
+                given = list(message.get("headers", ()))
+                own = {name.lower() for name, _ in given if name.lower() == b"cache-control"}  # may be kept longer
+                message = {**message, "headers": given + [h for h in self._sealing if h[0] not in own]}
             await send(message)
 
         try:
@@ -87,9 +124,9 @@ class Gatekeeper:
             if "started" not in seen:
                 await _refuse(Refused("internal error", status=500, type="server_error"), sealed_send)
         finally:
-            self._observer.request(scope, seen["status"], time.perf_counter() - started)
+            self._seen(scope, seen["status"], time.perf_counter() - started)
 
-    def _admit(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> None:
+    def _admit(self, scope: Scope, headers: Headers) -> None:
         host = headers.get(b"host", [])
         if len(host) != 1 or not self._knows(host[0].decode("latin-1").lower(), scope):
             raise Refused(
@@ -102,15 +139,7 @@ class Gatekeeper:
             raise Refused(
                 "requests from other origins are refused", status=403, type="permission_error", code="foreign_origin"
             )
-        if self._token is not None and scope["path"] not in OPEN:
-            given = headers.get(b"authorization", [])
-            scheme, _, value = (given[0] if len(given) == 1 else b"").partition(b" ")
-            if scheme.lower() != b"bearer" or not hmac.compare_digest(value.strip(), self._token):
-                raise Refused(
-                    "a valid token is needed: Authorization: Bearer <token>",
-                    status=401, type="authentication_error", code="invalid_api_key",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )  # fmt: skip
+        self._ask(scope, headers)
 
     def _knows(self, host: str, scope: Scope) -> bool:
         match = _HOST.fullmatch(host)
@@ -126,7 +155,7 @@ class Gatekeeper:
         except ValueError:
             return False
 
-    async def _body(self, scope: Scope, headers: dict[bytes, list[bytes]], receive: Receive) -> Receive:
+    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
         """The whole body, capped, then handed on as one message. GET and HEAD have none that we read."""
         if scope["method"] in ("GET", "HEAD"):
             return receive
@@ -173,8 +202,8 @@ async def _within(awaitable: Awaitable[MutableMapping[str, Any]], deadline: floa
         raise Refused("the body did not arrive in time", status=408, code="body_timeout") from None
 
 
-def _headers(scope: Scope) -> dict[bytes, list[bytes]]:
-    found: dict[bytes, list[bytes]] = {}
+def _headers(scope: Scope) -> Headers:
+    found: Headers = {}
     for name, value in scope["headers"]:
         found.setdefault(name.lower(), []).append(value)
     return found
