@@ -26,6 +26,7 @@ CREDIT = re.compile(r"^\[(?:\{[^{}\]]*\}|[^{}\]]*)\]$")
 REFERENCE = re.compile(r"\{([^{}]+)\}")
 WITH_ADDRESS = re.compile(r"^(.*?)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)$", re.S)
 TERM = re.compile(r"^([^\s:#/][^:]{0,79}?)\s*(?::(?!//)|\s[-–—])\s+(\S.*)$")
+ADDRESS = re.compile(r"^[\[{(]{1,3}\w+://")  # too long to be set in: it goes on with the definition
 TSV_HEADER = {"term", "word", "name", "headword", "abbreviation", "acronym", "key"}
 DATABASE = "00-database"
 CONTENT_FREE = re.compile(
@@ -133,16 +134,14 @@ def _entries(lines: Sequence[str]) -> Iterator[Entry]:
     body: list[str] = []
     blank = True
     for line in lines:
-        opens = bool(line.strip()) and not line[0].isspace()
+        opens = bool(line.strip()) and not line[0].isspace() and not ADDRESS.match(line)
         if opens and blank and (body or not terms):
             if terms:
                 yield Entry(tuple(terms), tuple(body))
             terms, body = [tidy(line)], []
         elif opens and not body and not blank:
             terms.append(tidy(line))
-        elif line.strip() or body:
-            body.append(line)
-        elif opens:
+        elif (line.strip() and terms) or body:
             body.append(line)
         blank = not line.strip()
     if terms:

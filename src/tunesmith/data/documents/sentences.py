@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 END = re.compile(r"(?:[.!?…]+[\"'”’»)\]]*(?=\s)|[。！？]+[」』”’）]*)")
-ABBREVIATIONS = frozenset(
-    "e.g i.e etc vs cf al approx dept ed eds est fig figs inc jr ltd mr mrs ms dr prof sr st no nos vol pp p ch sec "
-    "resp incl ca z.b d.h bzw usw ggf u.a vgl nr bsp evtl".split()
-)
+# fmt: off
+ABBREVIATIONS = frozenset([
+    "e.g", "i.e", "etc", "vs", "cf", "al", "approx", "dept", "ed", "eds", "est", "fig", "figs", "inc", "jr", "ltd",
+    "mr", "mrs", "ms", "dr", "prof", "sr", "st", "nos", "vol", "pp", "p", "ch", "sec", "resp", "incl", "ca", "z.b",
+    "d.h", "bzw", "usw", "ggf", "u.a", "vgl", "nr", "bsp", "evtl",
+])
+# fmt: on
 NEXT = re.compile(r"\s+[\"'“‘«(\[]*(\S)")
 
 
