@@ -84,14 +84,17 @@ class RowStep:
         self.kept += 1
         self._rows.write(row)
 
-    def leave_out(self, row: Row, reason: str, detail: str = "") -> bool:
-        """False if a person restored this row: it is kept then, as it is."""
-        gone = LeftOut(
-            file=row.file, line=row.line, reason=reason, detail=detail, text=excerpt(row.example.input), step=self.step
-        )
+    def leave_out(
+        self, row: Row, reason: str, detail: str = "", *, shown: str | None = None, keep_restored: bool = True
+    ) -> bool:
+        """False if a person restored this row: it is kept then, as it is, or by the caller where `keep_restored`
+        is off. `shown`: what left_out.jsonl may show of a row whose text must not stay behind."""
+        text = excerpt(row.example.input if shown is None else shown)
+        gone = LeftOut(file=row.file, line=row.line, reason=reason, detail=detail, text=text, step=self.step)
         if gone.key in self._asked:
             self.restored.add(gone.key)
-            self.keep(row)
+            if keep_restored:
+                self.keep(row)
             return False
         self.left_out[reason] += 1
         self._gone.write(gone)
@@ -102,19 +105,24 @@ class RowStep:
         restored is not made. Call it once for each named step, so that every change names its own."""
         kept_messages = []
         for i, (old, new) in enumerate(zip(row.messages, messages, strict=True)):
-            taken = self._change(row, f"messages[{i}].content", old.content, new.content, step, why)
+            taken = self.change(row, f"messages[{i}].content", old.content, new.content, step=step, why=why)
             kept_messages.append(msgspec.structs.replace(old, content=taken))
-        kept_target = self._change(row, "target", row.target, target, step, why)
+        kept_target = self.change(row, "target", row.target, target, step=step, why=why)
         example = Example(messages=tuple(kept_messages), target=kept_target)
         group = example.id if row.group == row.id else row.group
         return msgspec.structs.replace(
             row, id=example.id, messages=example.messages, target=example.target, group=group
         )
 
-    def _change(self, row: Row, field: str, before: str, after: str, step: str, why: str) -> str:
+    def change(
+        self, row: Row, field: str, before: str, after: str, *, step: str, why: str = "", shown: str | None = None
+    ) -> str:
+        """One text of the row, its change recorded: `after`, or `before` where a person restored it. `shown`: what
+        changes.jsonl may keep of a `before` that must not stay behind."""
         if before == after:
             return after
-        change = Change(file=row.file, line=row.line, step=step, field=field, before=before, after=after, why=why)
+        was = before if shown is None else shown
+        change = Change(file=row.file, line=row.line, step=step, field=field, before=was, after=after, why=why)
         if change.key in self._asked:
             self.restored.add(change.key)
             return before

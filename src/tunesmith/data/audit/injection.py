@@ -1,0 +1,60 @@
+"""Texts that speak to the model instead of to a person: prompt injection, jailbreaks, tokens of chat templates.
+
+Training on them teaches the model to obey them; a special token in a text can end a turn where none ends.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tunesmith.data.audit.spans import Span
+
+_ALL = r"(?:all |any |every |the |your |my |these |those |of |previous |prior |above |earlier |preceding |foregoing |existing |original |initial |system |other )"
+_RULES = r"(?:instructions?|directions?|prompts?|rules?|guidelines?|commands?|directives?|programming|training|messages?|context|policies|restrictions?)"
+PHRASES: tuple[tuple[str, float, str], ...] = (
+    ("override", 0.95, rf"\b(?:ignore|disregard|forget|bypass|override|neglect|skip|do not follow|stop following) {_ALL}{{1,5}}{_RULES}\b"),
+    ("override", 0.9, r"\b(?:ignore|disregard|forget) (?:everything|anything|all) (?:above|before|(?:that|you) (?:was|were|have been) (?:said|told|instructed))"),
+    ("override", 0.8, r"\bnew (?:system )?instructions?:"),
+    ("prompt_leak", 0.9, rf"\b(?:reveal|show|print|repeat|output|display|tell me|give me|what (?:is|are|was)) (?:me )?{_ALL}{{0,4}}(?:system|initial|hidden|secret) (?:prompt|instructions?|message)"),
+    ("prompt_leak", 0.8, r"\brepeat (?:the|all|every) (?:words|text|instructions|sentences) above\b"),
+    ("jailbreak", 0.95, r"\bdo anything now\b|\bDAN mode\b|\b(?:jailbreak(?:ed)?|developer|god|sudo|unrestricted|uncensored) mode (?:enabled|activated|on\b)|\[?🔓JAILBREAK"),
+    ("jailbreak", 0.8, r"\b(?:act|pretend|behave|respond|answer|roleplay|role-play)\b[^.\n]{0,60}\b(?:without|no|free (?:of|from)|not bound by) (?:any |all |the |its |your )?(?:(?:moral|ethical|content|safety|usual|openai)(?: and | or |, |/)?){0,3} ?(?:restrictions?|limits?|limitations?|filters?|rules|guidelines|constraints|boundaries|censorship)"),
+    ("jailbreak", 0.8, r"\b(?:you|ai|it|model|chatbot|assistant)\b[^.\n]{0,40}\b(?:has|have|with|having|are|is) (?:absolutely )?(?:no|not bound by|free (?:of|from)|freed from|without|unbound by) (?:any |all |the )?(?:(?:moral|ethical|legal|content|safety|typical)(?: and | or |, |/)?){0,4} ?(?:restrictions?|filters?|guidelines|censorship|limitations|boundaries|confines of ai)"),
+    ("jailbreak", 0.7, r"\b(?:stay|remain|keep) in character\b|\bnever (?:break|leave) character\b|\bbreak(?:ing)? character\b"),
+    ("jailbreak", 0.8, r"\b(?:you are (?:now )?going to|from now on,? you(?:'ll| will| are)|you will now) (?:pretend|act|play|roleplay|respond|be)\b|\bfrom now on you (?:are|will)\b"),
+    ("jailbreak", 0.75, r"\b(?:never|do(?: not|n't)|cannot|can't) (?:say|tell|inform|remind|mention|refuse|decline|apologi[sz]e|warn|reject)\b[^.\n]{0,60}\b(?:as an ai|ethical|illegal|immoral|unethical|you can't|can ?not|i'm sorry|request|question|answer)\b"),
+    ("jailbreak", 0.7, r"\b(?:unethical|immoral|illegal|amoral|unfiltered|uncensored)[, ]{1,2}(?:(?:and|or) )?(?:unethical|immoral|illegal|amoral|unfiltered|uncensored|harmful|dangerous|response|answer|advice)"),
+    ("role_marker", 0.8, r"^\s*(?:#{2,3} ?(?:instruction|system|response)s?:|(?:system|assistant) ?(?:prompt|message) ?:|<\/?(?:system|assistant|instructions?)>)"),
+)  # fmt: skip
+_PHRASES = tuple(
+    (what, score, re.compile(pattern, re.IGNORECASE | re.MULTILINE)) for what, score, pattern in PHRASES
+)
+# a phrase cannot match where none of these stands in the lower-case text
+_HINTS = ("ignore", "disregard", "forget", "bypass", "overrid", "neglect", "follow", "instruction", "prompt", "above",
+          "anything now", "dan mode", "mode ", "jailbreak", "restriction", "limit", "filter", "guideline", "censor",
+          "boundar", "constraint", "character", "from now on", "going to pretend", "will now", "as an ai", "unethical",
+          "immoral", "amoral", "rules", "<system>", "assistant", "refuse", "confines")  # fmt: skip
+_SPECIAL = re.compile(
+    r"<\|[A-Za-z0-9_\-./ ]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
+    r"|<(?:bos|eos|pad|unk|mask|sep|cls)>|\[(?:CLS|SEP|MASK|PAD|UNK|BOS|EOS)\]|\[(?:/?(?:AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS))\]"
+    r"|<\/?(?:tool_call|tool_response|think)>|<unused\d+>|<extra_id_\d+>"
+)
+_SURE = ("<|", "<｜", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>", "<end_of_turn>")
+
+
+def find_phrases(text: str, lower: str) -> Iterator[Span]:
+    """Prompt injection and jailbreak markers, English."""
+    if not any(hint in lower for hint in _HINTS):
+        return
+    for what, score, pattern in _PHRASES:
+        for m in pattern.finditer(text):
+            yield Span(m.start(), m.end(), "injection", what, score)
+
+
+def find_special_tokens(text: str) -> Iterator[Span]:
+    """Tokens of chat templates. `<s>` is also struck-out text in HTML, so it says less than `<|im_end|>`."""
+    if "<" in text or "[" in text:
+        for m in _SPECIAL.finditer(text):
+            score = 0.95 if m.group().startswith(_SURE) else 0.6
+            yield Span(m.start(), m.end(), "special_token", m.group(), score)
