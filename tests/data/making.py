@@ -23,11 +23,16 @@ def check_spec(**changes: Any) -> CheckSpec:
         "text": None,
         "label": None,
         "group": None,
+        "shape": None,
+        "query": None,
+        "sheet": None,
+        "keep": (),
         "labels": (),
         "bad_rows": "refuse",
         "duplicates": "leave_out",
         "contradictions": "refuse",
         "min_class_rows": 1,
+        "restored": (),
     }
     return CheckSpec(**{**usual, **changes})
 
@@ -55,6 +60,7 @@ def prepare_spec(**changes: Any) -> PrepareSpec:
 def source(folder: Path, files: dict[str, bytes | str]) -> Path:
     folder.mkdir(parents=True)
     for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body if isinstance(body, bytes) else body.encode("utf-8"))
     return folder
 

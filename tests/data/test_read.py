@@ -145,15 +145,15 @@ def test_everything_wrong_with_the_files_is_said_at_once(tmp_path: Path) -> None
     (tmp_path / "folder").mkdir()
     write(tmp_path / "folder", "rows.csv", b"text,label\na,b\n")
     write(tmp_path, "empty.csv", b"")
-    write(tmp_path, "rows.json", b"[]")
-    write(tmp_path, "sheet.xlsx", b"PK")
+    write(tmp_path, "scan.pdf", b"%PDF-1.7")
+    write(tmp_path, "all.zip", b"PK\x03\x04")
     write(tmp_path, "fine.csv", b"text,label\na,b\n")
     (tmp_path / "unreadable.csv").symlink_to("/proc/self/mem")  # its first byte cannot be read
     names = [
         "folder",
         "empty.csv",
-        "rows.json",
-        "sheet.xlsx",
+        "scan.pdf",
+        "all.zip",
         "fine.csv",
         "unreadable.csv",
         "lost.csv",
@@ -165,8 +165,8 @@ def test_everything_wrong_with_the_files_is_said_at_once(tmp_path: Path) -> None
     for says in (
         "folder: is a folder, not a file\n  fix:   name a file in it: rows.csv",
         "empty.csv: the file is empty",
-        'from a JSON list: jq -c ".[]" rows.json > rows.jsonl',
-        "save the sheet as CSV",
+        "scan.pdf: a document, not rows\n  fix:   documents: {files: [...]} reads PDF, DOCX and HTML",
+        "all.zip: its format is not known: a ZIP archive",
         "unreadable.csv: cannot be read: Input/output error",
         "lost.csv: there is no such file",
         "fine.csv: 2 files have this name",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tunesmith.core.errors import DataError, Problem
+from tunesmith.data.formats.packed import open_source
 from tunesmith.data.lines import (
     LINE_LIMIT,
     BadRecord,
@@ -16,7 +17,6 @@ from tunesmith.data.lines import (
     Line,
     Record,
     excerpt,
-    open_file,
     physical_lines,
 )
 
@@ -46,7 +46,7 @@ def read_delimited(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]
     Raises DataError when the header cannot be used, since no row can be named without it.
     """
     csv.field_size_limit(LINE_LIMIT)
-    with open_file(path) as f:
+    with open_source(path, facts) as f:
         feed = _Feed(f, facts)
         facts.delimiter = _delimiter(path, feed, facts)
         reader = csv.reader(feed, delimiter=facts.delimiter, strict=True)

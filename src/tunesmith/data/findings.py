@@ -6,10 +6,11 @@ import math
 from array import array
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.nouns import LeftOut, Row
+from tunesmith.data.formats.known import ONE_RECORD, Unread
 from tunesmith.data.lines import FileFacts
 from tunesmith.data.shapes import Shape
 from tunesmith.data.stages import CheckSpec
@@ -37,6 +38,7 @@ class Tally:
     duplicates_kept: int = 0
     several_answers: int = 0
     asked_in_two_groups: int = 0
+    restored: set[str] = field(default_factory=set)
 
     def keep(self, row: Row, *, classify: bool) -> None:
         self.kept += 1
@@ -63,18 +65,23 @@ class Tally:
             shown.append({"where": f"{gone.file}:{gone.line}", "detail": gone.detail, "text": gone.text})
 
 
-def report_of(spec: CheckSpec, shapes: Sequence[Shape], facts: Sequence[FileFacts], tally: Tally) -> dict[str, Any]:
+def report_of(
+    spec: CheckSpec, shapes: Sequence[Shape], facts: Sequence[FileFacts], unread: Sequence[Unread], tally: Tally
+) -> dict[str, Any]:
     """check.json: enough for a page on the data without reading it again."""
     labels = sorted(set(spec.labels) | set(tally.classes)) if spec.kind == "classify" else []
     grouped = spec.group is not None
+    together = _together(shapes, facts)
     return {
         "kind": spec.kind,
         "read": tally.read,
         "kept": tally.kept,
         "left_out": dict(sorted(tally.left_out.items())),
         "left_out_examples": dict(sorted(tally.examples.items())),
-        "files": [_file(shape, fact) for shape, fact in zip(shapes, facts, strict=True)],
-        "shape_words": "\n".join(_shape_words(shape, fact) for shape, fact in zip(shapes, facts, strict=True)),
+        "restored": sorted(tally.restored),
+        "files": [_file(shape, fact, n) for shape, fact, n in together],
+        "not_read": [{"file": u.file, "reason": u.reason, "what": u.what, "fix": u.fix} for u in unread],
+        "shape_words": "\n".join(_shape_words(shape, fact, n) for shape, fact, n in together),
         "shape": ", ".join(dict.fromkeys(shape.name for shape in shapes)),
         "labels": labels,
         "class_counts": {label: tally.classes[label] for label in labels},
@@ -95,13 +102,38 @@ def report_of(spec: CheckSpec, shapes: Sequence[Shape], facts: Sequence[FileFact
         "duplicates": {"left_out": tally.left_out["duplicate"], "kept": tally.duplicates_kept},
         "contradictions": {"left_out": tally.left_out["contradiction"]},
         "several_answers": tally.several_answers,
-        "findings": [*_file_findings(shapes, facts), *_class_findings(spec, tally), *_row_findings(spec, tally)],
+        "findings": [
+            *_file_findings(together),
+            *_unread_findings(unread),
+            *_class_findings(spec, tally),
+            *_row_findings(spec, tally),
+        ],
     }
 
 
-def _file(shape: Shape, fact: FileFacts) -> dict[str, Any]:
+def _together(shapes: Sequence[Shape], facts: Sequence[FileFacts]) -> list[tuple[Shape, FileFacts, int]]:
+    """Files with what they are; those of one record each (mail, texts) as one entry a folder, with their number."""
+    entries: dict[tuple[str, ...], tuple[Shape, FileFacts, int]] = {}
+    for shape, fact in zip(shapes, facts, strict=True):
+        if fact.format not in (*ONE_RECORD, "mbox") or "/" not in fact.file:
+            entries[(fact.file,)] = (shape, fact, 1)
+            continue
+        folder = fact.file.rpartition("/")[0] + "/"
+        key = (folder, "text" if fact.format == "text" else "mail")
+        _, whole, n = entries.setdefault(key, (shape, replace(fact, file=folder, bytes=0, lines=0, notes=[]), 0))
+        whole.bytes += fact.bytes
+        whole.lines += fact.lines
+        whole.crlf_lines += fact.crlf_lines if n else 0
+        whole.notes += [note for note in fact.notes if note not in whole.notes]
+        entries[key] = (shape, whole, n + 1)
+    return list(entries.values())
+
+
+def _file(shape: Shape, fact: FileFacts, n: int) -> dict[str, Any]:
     return {
         "file": fact.file,
+        "files": n,
+        "packed": fact.packed,
         "format": fact.format,
         "bytes": fact.bytes,
         "lines": fact.lines,
@@ -116,14 +148,23 @@ def _file(shape: Shape, fact: FileFacts) -> dict[str, Any]:
     }
 
 
-def _shape_words(shape: Shape, fact: FileFacts) -> str:
+NAMES = {"parquet": "Parquet", "arrow": "Arrow", "excel": "spreadsheet", "sqlite": "SQLite", "mail": "mail",
+         "mbox": "mail", "text": "text", "query": "SQL"}  # fmt: skip
+
+
+def _shape_words(shape: Shape, fact: FileFacts, n: int) -> str:
     """One sentence: what the file is and how it is read."""
-    format = fact.format.upper() if fact.delimiter in ("", ",", "\t") else f"CSV with {fact.delimiter!r}"
+    format = (
+        NAMES.get(fact.format, fact.format.upper())
+        if fact.delimiter in ("", ",", "\t")
+        else f"CSV with {fact.delimiter!r}"
+    )
     if shape.name in ("text_label", "text"):
         used = ", ".join(f"{role} from {column!r}" for column, role in shape.used.items())
     else:
         used = f"shape {shape.name.replace('_', ' and ')}" + (f", group from {shape.group!r}" if shape.group else "")
-    return f"{fact.file}: {format}, {used} ({shape.why})"
+    many = f" ({n:,} files)" if n > 1 else ""
+    return f"{fact.file}{many}: {format}, {used} ({shape.why})"
 
 
 def _quantiles(lengths: array[int]) -> dict[str, float]:
@@ -140,15 +181,20 @@ def _finding(what: str, where: str = "", fix: str = "") -> dict[str, str]:
     return {"what": what, "where": where, "fix": fix}
 
 
-def _file_findings(shapes: Sequence[Shape], facts: Sequence[FileFacts]) -> list[dict[str, str]]:
+def _unread_findings(unread: Sequence[Unread]) -> list[dict[str, str]]:
+    return [_finding(f"is not read: {u.what}", u.file, u.fix) for u in unread if not u.harmless]
+
+
+def _file_findings(together: Sequence[tuple[Shape, FileFacts, int]]) -> list[dict[str, str]]:
     found = []
-    for shape, fact in zip(shapes, facts, strict=True):
-        found += [_finding(note, fact.file, "name the file .tsv, or use commas, to be explicit") for note in fact.notes]
+    for shape, fact, _ in together:
+        explicit = "name the file .tsv, or use commas, to be explicit" if fact.format == "csv" else ""
+        found += [_finding(note, fact.file, explicit) for note in fact.notes]
         unused = [name for name in (fact.columns or fact.keys) if name not in shape.used]
         if unused:
             found.append(_finding(f"columns that are not used: {', '.join(map(repr, unused))}", fact.file))
         span, line = fact.longest_record
-        if span >= LONG_RECORD:
+        if span >= LONG_RECORD and fact.format in ("csv", "tsv"):
             fix = "close the quote, if one was left open"
             found.append(_finding(f"one record spans {span:,} lines", f"{fact.file}:{line}", fix))
     return found

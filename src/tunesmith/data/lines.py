@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, BinaryIO
+
+import msgspec
 
 from tunesmith.core.errors import DataError
 
@@ -25,11 +26,10 @@ class Fault:
     field: str = ""  # column or path inside the record: "messages[2].role"
 
 
-@dataclass(slots=True, kw_only=True)
-class Record:
-    """One record as it stands in the file, before anyone knows what it means."""
+class Record(msgspec.Struct, kw_only=True):
+    """One record as it stands in the file, before anyone knows what it means. Made by the million, so a Struct."""
 
-    line: int  # 1-based physical line where it starts
+    line: int  # 1-based physical line where it starts; in a file without lines, its number
     fields: dict[str, Any]
     lines: int = 1  # physical lines it spans
 
@@ -49,10 +49,14 @@ class BadRecord:
 class FileFacts:
     """What was seen in one file; part of check.json."""
 
-    file: str
+    file: str  # by relative POSIX path
     bytes: int = 0
     read_bytes: int = 0
-    format: str = ""  # "csv", "tsv", "jsonl"
+    format: str = ""  # a name in formats/known.py
+    packed: str = ""  # "gz", "zst"
+    folder: str = ""  # of a text or a mail: the name of the folder it lies in
+    split: str = ""  # of a file of a `datasets` folder
+    sheet: str = ""
     delimiter: str = ""
     columns: list[str] = field(default_factory=list)  # of a table, in the file's order
     keys: dict[str, None] = field(default_factory=dict)  # of JSON objects, as first met
@@ -84,31 +88,46 @@ def physical_lines(f: BinaryIO, facts: FileFacts, *, keep_ends: bool) -> Iterato
         offset += len(raw)
         fault = None
         if len(raw) > LINE_LIMIT and not raw.endswith(b"\n"):
-            offset += _skip_line(f)
-            fault = Fault(
-                reason="line_too_long",
-                what=f"the line is longer than {LINE_LIMIT >> 20} MiB",
-                fix="one record a line; write long documents as several records",
-            )
+            offset += skip_line(f)
+            fault = too_long()
             raw = b"\n"  # its start may open a quote, which must not swallow the lines after it
-        if number == 1:
-            raw = _without_bom(raw, facts)
-        elif raw.startswith(BOM):
-            fault = Fault(
-                reason="bom",
-                what="a byte-order mark in the middle of the file: files were joined",
-                fix="name both files under data.files, or remove the three bytes EF BB BF",
-            )
         if raw.endswith(b"\r\n"):
             facts.crlf_lines += 1
-        fault = fault or (_nul(raw) if b"\0" in raw else None)
-        try:
-            text = raw.decode("utf-8")
-        except UnicodeDecodeError as e:
-            text = raw.decode("utf-8", "replace")
-            fault = fault or _broken_utf8(e, raw, start)
         facts.lines, facts.read_bytes = number, offset
-        yield Line(number, text if keep_ends else text.rstrip("\r\n"), raw, fault)
+        line = examine(raw, number, start, facts, fault)
+        if not keep_ends:
+            line.text = line.text.rstrip("\r\n")
+        yield line
+
+
+def examine(raw: bytes, number: int, start: int, facts: FileFacts, fault: Fault | None = None) -> Line:
+    """One physical line with what is wrong with its bytes; `start`: of the line, in bytes of the file.
+
+    Raises DataError for UTF-16 and UTF-32.
+    """
+    if number == 1:
+        raw = _without_bom(raw, facts)
+    elif raw.startswith(BOM):
+        fault = Fault(
+            reason="bom",
+            what="a byte-order mark in the middle of the file: files were joined",
+            fix="name both files under data.files, or remove the three bytes EF BB BF",
+        )
+    fault = fault or (_nul(raw) if b"\0" in raw else None)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as e:
+        text = raw.decode("utf-8", "replace")
+        fault = fault or broken_utf8(e, raw, start)
+    return Line(number, text, raw, fault)
+
+
+def too_long() -> Fault:
+    return Fault(
+        reason="line_too_long",
+        what=f"the line is longer than {LINE_LIMIT >> 20} MiB",
+        fix="one record a line; write long documents as several records",
+    )
 
 
 def excerpt(text: str) -> str:
@@ -118,17 +137,7 @@ def excerpt(text: str) -> str:
     return flat if len(flat) <= SHOWN else flat[: SHOWN - 1] + "…"
 
 
-def open_file(path: Path) -> BinaryIO:
-    """Raises DataError, not OSError: the file is the user's."""
-    try:
-        return open(path, "rb")
-    except OSError as e:
-        raise DataError(
-            f"cannot be read: {e.strerror}", where=path.name, fix="check that the file exists and that you may read it"
-        ) from e
-
-
-def _skip_line(f: BinaryIO) -> int:
+def skip_line(f: BinaryIO) -> int:
     skipped = 0
     while piece := f.readline(LINE_LIMIT):
         skipped += len(piece)
@@ -158,7 +167,7 @@ def _nul(raw: bytes) -> Fault:
     )
 
 
-def _broken_utf8(e: UnicodeDecodeError, raw: bytes, start: int) -> Fault:
+def broken_utf8(e: UnicodeDecodeError, raw: bytes, start: int) -> Fault:
     return Fault(
         reason="broken_utf8",
         what=f"byte {raw[e.start]:#04x} at byte {start + e.start + 1} of the file is not UTF-8 ({e.reason})",

@@ -4,31 +4,88 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 from tunesmith.core.errors import DataError, Problem
-from tunesmith.data.delimited import read_delimited
-from tunesmith.data.jsonl import read_jsonl
+from tunesmith.data.formats.known import KNOWN, SUFFIXES, Unread, identify
 from tunesmith.data.lines import BadRecord, FileFacts, Record
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".tab": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-KNOWN = "CSV (.csv), TSV (.tsv, .tab) and JSON lines (.jsonl, .ndjson)"
+Reader = Callable[[Path, FileFacts], Iterator[Record | BadRecord]]
+READERS = {
+    "csv": "tunesmith.data.delimited:read_delimited",
+    "tsv": "tunesmith.data.delimited:read_delimited",
+    "jsonl": "tunesmith.data.jsonl:read_jsonl",
+    "json": "tunesmith.data.formats.json_list:read_json",
+    "parquet": "tunesmith.data.formats.columns:read_columns",
+    "arrow": "tunesmith.data.formats.columns:read_columns",
+    "excel": "tunesmith.data.formats.sheets:read_sheet",
+    "sqlite": "tunesmith.data.formats.sql:read_sqlite",
+    "mbox": "tunesmith.data.formats.mail:read_mbox",
+    "mail": "tunesmith.data.formats.mail:read_mail",
+    "text": "tunesmith.data.formats.text:read_text",
+}
 
 
 def read_file(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
     """Every record of one file, streaming; `facts` fills up on the way. Raises DataError for the file as a whole."""
-    return read_jsonl(path, facts) if facts.format == "jsonl" else read_delimited(path, facts)
+    module, name = READERS[facts.format].split(":")
+    reader: Reader = getattr(import_module(module), name)  # late: most formats bring a library of their own
+    return reader(path, facts)
 
 
-def facts_of(path: Path) -> FileFacts:
-    return FileFacts(file=path.name, bytes=path.stat().st_size, format=FORMATS[path.suffix.lower()])
+def facts_of(path: Path, name: str = "", *, sheet: str | None = None) -> FileFacts:
+    """The file's format and name. Raises DataError for a file that is not read, with the reason."""
+    found = identify(path, name or path.name)
+    if isinstance(found, Unread):
+        raise DataError(found.what, where=found.file, fix=found.fix)
+    found.sheet = sheet or ""
+    return found
+
+
+def source_files(folder: Path) -> tuple[list[tuple[Path, FileFacts]], list[Unread]]:
+    """Every file below `folder`, in the order of their names: those that can be read, and the others with the reason.
+
+    Raises DataError for files that cannot be opened at all, all of them at once.
+    """
+    files: list[tuple[Path, FileFacts]] = []
+    unread: list[Unread] = []
+    problems: list[Problem] = []
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
+    for name in sorted(paths):
+        path = paths[name]
+        problem = _unusable(path, name)
+        if problem is not None:
+            problems.append(problem)
+            continue
+        try:
+            found = identify(path, name)
+        except DataError as e:
+            problems += e.problems
+            continue
+        if isinstance(found, Unread):
+            unread.append(found)
+        else:
+            files.append((path, found))
+    if problems:
+        raise DataError(problems)
+    return files, unread
 
 
 def usable_files(paths: Iterable[Path]) -> list[Path]:
-    """The files sorted by name, or one DataError with everything wrong about any of them, read or not."""
+    """The named files sorted by name, or one DataError with everything wrong about any of them, read or not."""
     files = sorted(paths, key=lambda p: (p.name, str(p)))
-    problems = [problem for path in files if (problem := _unusable(path)) is not None]
+    problems: list[Problem] = []
+    for path in files:
+        problem = _unusable(path, path.name)
+        if problem is None:
+            try:
+                facts_of(path)
+            except DataError as e:
+                problems += e.problems
+        else:
+            problems.append(problem)
     names = [p.name for p in files]
     problems += [
         Problem(where=name, what=f"{names.count(name)} files have this name", fix="rename all but one of them")
@@ -41,40 +98,27 @@ def usable_files(paths: Iterable[Path]) -> list[Path]:
     return files
 
 
-def _unusable(path: Path) -> Problem | None:
+def _unusable(path: Path, name: str) -> Problem | None:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in FORMATS)
+            inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
             fix = f"name a file in it: {', '.join(inside[:5])}" if inside else f"name a file: {KNOWN}"
-            return Problem(where=path.name, what="is a folder, not a file", fix=fix)
+            return Problem(where=name, what="is a folder, not a file", fix=fix)
         if not stat.S_ISREG(mode):
-            return Problem(where=path.name, what="is a device or a pipe, not a file", fix=f"name a file: {KNOWN}")
-        if path.suffix.lower() not in FORMATS:
-            return Problem(where=path.name, what="its format is not known", fix=f"known formats: {KNOWN}{_hint(path)}")
+            return Problem(where=name, what="is a device or a pipe, not a file", fix=f"name a file: {KNOWN}")
         with open(path, "rb") as f:
-            if not f.read(1):
-                return Problem(where=path.name, what="the file is empty", fix="export the data again")
+            f.read(1)
     except FileNotFoundError:
-        near = [p.name for p in path.parent.glob("*") if p.suffix.lower() in FORMATS] if path.parent.is_dir() else []
+        near = [p.name for p in path.parent.glob("*") if p.suffix.lower() in SUFFIXES] if path.parent.is_dir() else []
         fix = f"in that folder: {', '.join(sorted(near)[:5])}" if near else "check the path under data.files"
-        return Problem(where=path.name, what=f"there is no such file in {_folder(path)}", fix=fix)
+        return Problem(where=name, what=f"there is no such file in {_folder(path)}", fix=fix)
     except OSError as e:
         return Problem(
-            where=path.name, what=f"cannot be read: {os.strerror(e.errno or 0)}", fix="check that you may read it"
+            where=name, what=f"cannot be read: {os.strerror(e.errno or 0)}", fix="check that you may read it"
         )
     return None
 
 
 def _folder(path: Path) -> str:
     return "this folder" if path.parent == Path() else str(path.parent)
-
-
-def _hint(path: Path) -> str:
-    if path.suffix.lower() == ".json":
-        return f'; from a JSON list: jq -c ".[]" {path.name} > {path.stem}.jsonl'
-    if path.suffix.lower() in (".gz", ".zst", ".zip", ".bz2", ".xz"):
-        return "; unpack it first"
-    if path.suffix.lower() in (".xlsx", ".xls", ".ods"):
-        return "; save the sheet as CSV"
-    return ""

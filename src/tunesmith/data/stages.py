@@ -22,16 +22,22 @@ class CheckSpec:
     text: str | None  # column with the input; None: the shape is detected from the first rows
     label: str | None  # column with the answer
     group: str | None  # column whose values must not straddle a split
+    shape: str | None  # a name in data/shapes, stated by the project; None: found from the first rows
+    query: str | None  # one SELECT over the source files, instead of reading them whole
+    sheet: str | None  # of spreadsheets with several
+    keep: tuple[str, ...]  # further columns kept in Row.fields
     labels: tuple[str, ...]  # declared classes; empty: those seen in the data
     bad_rows: Literal["refuse", "leave_out"]
     duplicates: Literal["leave_out", "keep"]  # same text and same answer after normalisation
     contradictions: Literal["refuse", "leave_out"]  # same text, different answer (classify and extract)
     min_class_rows: int  # fewer make a class small: a finding here, a policy in prepare
+    restored: tuple[str, ...]  # keys of duplicates and contradictions that a person keeps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckInputs:
     source: Path
+    made: Path | None = None  # corpus.jsonl and pairs.jsonl that earlier steps made from documents
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +78,7 @@ class PrepareOutputs:
 
 CHECK = Stage(
     name="check",
-    version=1,
+    version=2,
     function="tunesmith.data.check:check",
     spec=CheckSpec,
     inputs=CheckInputs,

@@ -6,7 +6,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
+from typing import Any
 
+from tunesmith.core.canonical import canonical_json
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.nouns import Message
 from tunesmith.data.lines import Fault
@@ -17,7 +19,7 @@ SHOWN_PROBLEMS = 50  # of one refusal; the rest is counted by reason
 
 def judge(parts: Parts, labels: frozenset[str], *, label_field: str) -> Fault | None:
     """What is wrong with a well-formed row, by what it says. `labels`: the declared ones; empty: any."""
-    if any("\0" in m.content for m in parts.messages) or "\0" in parts.target:
+    if any("\0" in m.content for m in parts.messages) or "\0" in parts.target or "\0" in parts.rejected:
         return Fault(reason="nul", what="a NUL character in a text", fix="remove it")
     if labels and parts.target not in labels:
         near = nearest(parts.target.strip(), labels)
@@ -38,14 +40,22 @@ def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def input_key(messages: Sequence[Message], target: str) -> bytes:
-    """16 bytes, equal for rows that ask the same. A row without messages (domain) is its text."""
-    turns = [f"{m.role}\x1f{normalised(m.content)}" for m in messages] or [normalised(target)]
+def input_key(messages: Sequence[Message], target: str, tools: Sequence[dict[str, Any]] = ()) -> bytes:
+    """16 bytes, equal for rows that ask the same with the same tools. A row without messages (domain) is its text."""
+    turns = [f"{m.role}\x1f{normalised(m.content)}{_calls(m)}" for m in messages] or [normalised(target)]
+    if tools:
+        turns.append(canonical_json(tools).decode("utf-8"))
     return blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
 
 
-def answer_key(target: str) -> bytes:
-    return blake2b(normalised(target).encode(), digest_size=16).digest()
+def answer_key(target: str, rejected: str = "") -> bytes:
+    """16 bytes, equal for rows that answer the same, and prefer it to the same."""
+    said = f"{normalised(target)}\x1e{normalised(rejected)}" if rejected else normalised(target)
+    return blake2b(said.encode(), digest_size=16).digest()
+
+
+def _calls(m: Message) -> str:
+    return "".join(f"\x1f{c.name}\x1f{c.arguments}" for c in m.tool_calls)
 
 
 def label_variants(labels: Iterable[str]) -> list[list[str]]:
