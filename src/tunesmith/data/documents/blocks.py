@@ -84,7 +84,12 @@ def lay_out(blocks: Iterable[Block]) -> tuple[str, list[Span]]:
 
 def count_words(text: str) -> int:
     """White space parts words; in Chinese, Japanese and Korean each character counts as one."""
-    return sum(1 for _ in WORD.finditer(text))
+    return len(text.split()) if text.isascii() else len(WORD.findall(text))
+
+
+def count_characters(text: str) -> int:
+    """Without white space."""
+    return len("".join(text.split()))
 
 
 def tidy(text: str) -> str:
@@ -105,6 +110,9 @@ def tidy_lines(text: str) -> str:
 
 HYPHENATED = re.compile(r"([^\W\d_]{2,})[-\xad\u2010]$")
 OPENS_WORD = re.compile(r"[^\W\d_]+")
+NEAR = 160  # characters before a line break that decide how the lines are joined
+SCHEME = re.compile(r"\b(?:https?|ftp):$", re.I)
+PATH_OPEN = re.compile(r"(?:^|\s)(?:~|/\w[\w.-]*)(?:/[\w.-]+)*/$")
 URL_OPEN = re.compile(r"\S*://\S*$")
 
 
@@ -118,30 +126,39 @@ def join_lines(lines: Sequence[str], known: frozenset[str] | set[str]) -> str:
         if not whole:
             whole = line
             continue
-        stem, tail = HYPHENATED.search(whole), OPENS_WORD.match(line)
+        near = whole[-NEAR:]  # else a long paragraph is searched through for each of its lines
+        stem, tail = HYPHENATED.search(near), OPENS_WORD.match(line)
         if stem and tail and tail.group()[0].islower():
-            whole = (whole if _keeps_hyphen(stem, tail, whole, known) else whole[:-1]) + line
-        elif _inside_url(whole, line):
+            whole = (whole if _keeps_hyphen(stem, tail, near, known) else whole[:-1]) + line
+        elif _inside_url(near, line):
             whole += line
         else:
             whole += " " + line
     return whole
 
 
-def _keeps_hyphen(stem: re.Match[str], tail: re.Match[str], whole: str, known: frozenset[str] | set[str]) -> bool:
-    if whole.endswith("\xad"):
+def _keeps_hyphen(stem: re.Match[str], tail: re.Match[str], near: str, known: frozenset[str] | set[str]) -> bool:
+    if near.endswith("\xad"):
         return False  # a soft hyphen only ever parts a word
     first, second = stem.group(1).lower(), tail.group().lower()
     if first + second in known:
         return False
-    return f"{first}-{second}" in known or whole[stem.start(1) - 1 : stem.start(1)] == "-"
+    return f"{first}-{second}" in known or near[stem.start(1) - 1 : stem.start(1)] == "-"
 
 
-def _inside_url(whole: str, line: str) -> bool:
-    last = URL_OPEN.search(whole)
+def _inside_url(near: str, line: str) -> bool:
+    """An address or a path that was broken at the line's end."""
+    if line.startswith("//") and SCHEME.search(near):
+        return True
+    if PATH_OPEN.search(near) and line[0].isalnum():
+        return True
+    last = URL_OPEN.search(near)
     if last is None:
         return False
-    return last.group()[-1] in "/#?=&_-" or (line[0] in "/#?&" and not line.startswith("/ "))
+    goes_on = line.split(maxsplit=1)[0]
+    if last.group()[-1] == ".":
+        return line[0].islower() and ("." in goes_on[:-1] or "/" in goes_on)
+    return last.group()[-1] in "/#?=&_-" or (line[0] in "/#?&" and len(goes_on) > 1)
 
 
 def vocabulary(text: str) -> set[str]:

@@ -14,7 +14,7 @@ from typing import Any
 from tunesmith.core.canonical import canonical_json, write_atomic
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.stage import Workspace
-from tunesmith.data.documents.blocks import Extracted, Removed, Unreadable, count_words, lay_out
+from tunesmith.data.documents.blocks import Extracted, Removed, Unreadable, count_characters, count_words, lay_out
 from tunesmith.data.documents.passages import Cut, cut
 from tunesmith.data.documents.read import extract
 from tunesmith.data.documents.records import Gone, Passage
@@ -99,7 +99,7 @@ class _Tally:
                 "why": found.why,
                 "title": found.title,
                 "pages": found.pages,
-                "characters": sum(not c.isspace() for c in text),
+                "characters": count_characters(text),
                 "passages": dict(sorted(kept.items())),
                 "left_out": dict(sorted(gone.items())),
                 "outline": pieces.outline,
@@ -132,7 +132,7 @@ class _Tally:
             page=passage.page,
             start=passage.start,
             end=passage.end,
-            characters=sum(not c.isspace() for c in passage.text),
+            characters=count_characters(passage.text),
         )
         if gone.key in self._spec.restored:
             self._restored.add(gone.key)
@@ -154,7 +154,7 @@ class _Tally:
                 step=STEP,
                 page=removed.page,
                 count=removed.count,
-                characters=sum(not c.isspace() for c in removed.text) if characters is None else characters,
+                characters=count_characters(removed.text) if characters is None else characters,
             )
         )
 

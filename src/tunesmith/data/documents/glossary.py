@@ -18,12 +18,21 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tunesmith.data.documents.blocks import Block, Extracted, Removed, join_lines, tidy, vocabulary
+from tunesmith.data.documents.blocks import (
+    Block,
+    Extracted,
+    Removed,
+    count_characters,
+    join_lines,
+    tidy,
+    tidy_lines,
+    vocabulary,
+)
 
 SUBJECT = re.compile(r"^\s*(?:\d+\.\s*)?<[a-z][^<>\n]{1,80}>")
 DATE = re.compile(r"^\((?:\d{4}-\d{2}-\d{2}|\d{4})\)$")
 CREDIT = re.compile(r"^\[(?:\{[^{}\]]*\}|[^{}\]]*)\]$")
-REFERENCE = re.compile(r"\{([^{}]+)\}")
+REFERENCE = re.compile(r"\{([^{}\s][^{}]*)\}")
 WITH_ADDRESS = re.compile(r"^(.*?)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)$", re.S)
 TERM = re.compile(r"^([^\s:#/][^:]{0,79}?)\s*(?::(?!//)|\s[-–—])\s+(\S.*)$")
 ADDRESS = re.compile(r"^[\[{(]{1,3}\w+://")  # too long to be set in: it goes on with the definition
@@ -158,7 +167,7 @@ class _Tally:
 
     def take(self, reason: str, text: str) -> None:
         self._counts[reason] += 1
-        self._characters[reason] += sum(not c.isspace() for c in text)
+        self._characters[reason] += count_characters(text)
         self._first.setdefault(reason, text)
 
     def removed(self) -> Iterator[Removed]:
@@ -177,11 +186,14 @@ def _definition(entry: Entry, known: set[str], tally: _Tally) -> Block | None:
     """The entry's text, its paragraphs unwrapped. Dates of change and credits are counted and go."""
     paragraphs: list[str] = []
     wrapped: list[str] = []
+    usual = min((_indent(line) for line in entry.body if line.strip() and line[0].isspace()), default=0)
     for line in (*entry.body, ""):
         if line.strip():
             wrapped.append(line)
             continue
         whole = join_lines(wrapped, known)
+        deeper = bool(wrapped) and min(map(_indent, wrapped)) > usual
+        shown = tidy_lines("\n".join(wrapped)) if deeper else whole  # a drawing or a listing
         wrapped = []
         if not whole:
             continue
@@ -190,7 +202,7 @@ def _definition(entry: Entry, known: set[str], tally: _Tally) -> Block | None:
         elif CREDIT.match(whole):
             tally.take("credit", whole)
         else:
-            paragraphs.append(whole)
+            paragraphs.append(shown)
     raw = "\n\n".join(paragraphs)
     text = REFERENCE.sub(_plain_reference, raw).replace("__", "")
     if not text.strip():
@@ -198,6 +210,10 @@ def _definition(entry: Entry, known: set[str], tally: _Tally) -> Block | None:
     targets = tuple(dict.fromkeys(_target(m.group(1)) for m in REFERENCE.finditer(raw)))
     only_refers = bool(targets) and CONTENT_FREE.match(REFERENCE.sub("", raw)) is not None
     return Block(kind="glossary", text=text, terms=entry.terms, see=targets if only_refers else ())
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _plain_reference(found: re.Match[str]) -> str:

@@ -38,8 +38,12 @@ def read_html(data: bytes) -> Extracted:
         raise Unreadable("broken", "no HTML could be found in it", "export it again")
     found = Extracted(format="html", why="by its name")
     title = tree.find(".//title")
-    found.title = tidy(title.text_content()) if title is not None else ""
     found.blocks = list(_Walk(found).blocks(tree))
+    top = [b.text for b in found.blocks if b.kind == "heading" and b.level == 1]
+    if len(top) == 1:
+        found.title = top[0]  # what <title> says besides is for the browser's tab
+    elif title is not None:
+        found.title = tidy(title.text_content())
     return found
 
 

@@ -19,7 +19,7 @@ BULLET = re.compile(r"^(\s*)(?:[*\-+•◦▪‣–]|\(?\d{1,2}[.)]|\(?[a-z][.)]
 RULE = re.compile(r"^\s*([-=_*~])\1{3,}\s*$")
 CONTENTS = re.compile(r"^\s*(table of contents|contents)\s*:?\s*$", re.I)
 ENTRY = re.compile(r"^\s*(?:\d+(?:\.\d+)*\.?|[A-Z]\.|chapter\s|appendix\s)\s*\S|(?:\.\s?){4,}\s*\d+\s*$", re.I)
-PROMPT = re.compile(r"^\s*(?:[$#%>]\s|>>>|\w+@\w+[:~$])")
+PROMPT = re.compile(r"^\s*(?:[$#%]\s|>>>\s|\w+@\w+[:~$])")
 CODE_WIDTH = 45  # characters: a wrapped paragraph has most of its lines longer
 HEADING_WORDS = 30
 
@@ -145,7 +145,7 @@ def _items(lines: Sequence[str], known: set[str]) -> Iterator[Block]:
 def _is_listing(lines: Sequence[str], usual: int) -> bool:
     """Set deeper than the prose, short lines, and no sentence at its end; or a prompt in front."""
     deeper = min(len(line) - len(line.lstrip()) for line in lines) > usual
-    if deeper and any(PROMPT.match(line) for line in lines):
+    if any(PROMPT.match(line) for line in lines[: None if deeper else 1]):
         return True
     short = sum(len(line.strip()) < CODE_WIDTH for line in lines)
     return deeper and 2 * short > len(lines) and lines[-1].rstrip()[-1] not in ".!?:,"
