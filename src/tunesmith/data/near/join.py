@@ -1,0 +1,249 @@
+"""Every pair of texts at or above a similarity, found exactly: a set-similarity join over shingle sets.
+
+    prefix filter   two sets with Jaccard >= t share a shingle among the |x| - ceil(t|x|) + 1 rarest of each
+                    (Chaudhuri et al. 2006; Bayardo et al. 2007, "Scaling up all pairs similarity search")
+    length filter   the smaller set has at least t times the larger one's shingles
+    bitmap filter   512 parity bits a set: sets differ in at least as many shingles as their bitmaps in bits
+                    (Sandes et al. 2017, "Exact set similarity joins with bitmap filters")
+    verification    the shared shingles of what is left are counted
+
+No filter loses a pair, so recall is 1 by construction and precision is 1 by verification. Rarest first
+makes it fast: most shingles of a text occur nowhere else, and a text whose rare shingles are all its own
+is compared with nothing. "Rare" is judged by counts in hashed buckets; any order that all sets share is
+right, so that a collision costs time and no pair.
+
+A sweep visits the pairs of each shared shingle by their distance in size order: first neighbours, then
+next but one, and so on; groups of rows that need no further comparison (all in one component, all in one
+split) are dropped on the way. Ten thousand copies of a text so cost some ten thousand comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.near.shingles import Hashes, Ints, Shingles, spans
+
+BLOCK = 1 << 21  # candidate pairs, or shingles, looked at together
+WORDS_OF_BITMAP = 8  # of 64 bits
+ROUNDING = 1e-9  # so that 0.07 * 100 is 7
+NEVER = -1  # label of rows that a sweep leaves alone
+
+Floats = NDArray[np.float64]
+Keys = NDArray[np.uint64]  # shingle hash in the upper half, position of the row in size order in the lower
+Bits = NDArray[np.uint64]  # N x WORDS_OF_BITMAP
+
+
+def similarities(
+    sets: Shingles, a: Ints, b: Ints, without: Hashes | None = None, *, other: Shingles | None = None
+) -> Floats:
+    """Jaccard of each pair (a[i], b[i]); `b` counts in `other` if given. Of shingles in `without` (ascending),
+    those that both sets have are not counted: so leaving more out never makes two texts more alike."""
+    right = other or sets
+    shared, spared = np.zeros(len(a), np.int64), np.zeros(len(a), np.int64)
+    both = sets.sizes[a] + right.sizes[b]
+    cuts = np.searchsorted(np.cumsum(both), np.arange(BLOCK, int(both.sum()) + 1, BLOCK))
+    for part in np.split(np.arange(len(a)), np.unique(cuts)):
+        if len(part):
+            shared[part], spared[part] = _shared(sets, right, a[part], b[part], without)
+    union = both - shared - spared
+    return np.where(union > 0, (shared - spared) / np.maximum(union, 1), 1.0)
+
+
+def overlaps(sets: Shingles, a: Ints, right: Shingles, b: Ints) -> Ints:
+    """How many shingles each pair shares."""
+    shared = np.zeros(len(a), np.int64)
+    for part in np.array_split(np.arange(len(a)), len(a) // 4096 + 1):
+        if len(part):
+            shared[part], _ = _shared(sets, right, a[part], b[part], None)
+    return shared
+
+
+def _shared(left: Shingles, right: Shingles, a: Ints, b: Ints, without: Hashes | None) -> tuple[Ints, Ints]:
+    """Shared shingles of each pair, and how many of them are in `without`."""
+    keys = []
+    for sets, rows in ((left, a), (right, b)):
+        sizes = sets.sizes[rows]
+        pair = np.repeat(np.arange(len(rows), dtype=np.uint64) << np.uint64(32), sizes)
+        keys.append(pair | sets.values[spans(sets.offsets[rows], sizes)])
+    merged = np.concatenate(keys)
+    merged.sort()
+    twice = merged[:-1][merged[1:] == merged[:-1]]
+    pair = (twice >> np.uint64(32)).astype(np.int64)
+    shared = np.bincount(pair, minlength=len(a))
+    if without is None or not len(without):
+        return shared, np.zeros(len(a), np.int64)
+    return shared, np.bincount(pair[is_in(twice.astype(np.uint32), without)], minlength=len(a))
+
+
+def is_in(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Membership in an ascending array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return known[at] == values
+
+
+@dataclass(frozen=True, slots=True)
+class Rarity:
+    """How often shingles occur, counted in hashed buckets: never too low, and at most 255."""
+
+    counts: NDArray[np.uint8]
+    shift: np.uint32
+
+    @classmethod
+    def of(cls, sets: Shingles) -> Rarity:
+        bits = min(28, max(16, len(sets.values).bit_length() + 1))
+        shift = np.uint32(32 - bits)
+        counts = np.zeros(1 << bits, np.uint8)
+        for start in range(0, len(sets.values), BLOCK):
+            buckets = np.sort(sets.values[start : start + BLOCK] >> shift)
+            begins = np.flatnonzero(np.concatenate([[True], buckets[1:] != buckets[:-1]]))
+            times = np.diff(np.append(begins, len(buckets)))
+            where = buckets[begins]
+            counts[where] = np.minimum(counts[where].astype(np.int64) + times, 255)
+        return cls(counts, shift)
+
+    def __getitem__(self, values: Hashes) -> NDArray[np.uint8]:
+        return self.counts[values >> self.shift]
+
+
+def bitmaps(sets: Shingles) -> Bits:
+    """512 bits a set: the parity of its shingles in each of 512 buckets."""
+    width = 64 * WORDS_OF_BITMAP
+    out = np.empty((len(sets), WORDS_OF_BITMAP), np.uint64)
+    for rows, row, values in _blocks(sets):
+        bins = np.bincount((row - rows.start) * width + (values & np.uint32(width - 1)), minlength=len(rows) * width)
+        odd = (bins & 1).astype(np.uint8).reshape(len(rows), width)
+        out[rows.start : rows.stop] = np.packbits(odd, axis=1).view(np.uint64)
+    return out
+
+
+def _blocks(sets: Shingles) -> Iterator[tuple[range, Ints, Hashes]]:
+    """Ranges of rows with some million shingles at most, each shingle's row, and the shingles."""
+    start = 0
+    while start < len(sets):
+        stop = int(np.searchsorted(sets.offsets, sets.offsets[start] + BLOCK // 2, side="right")) - 1
+        stop = min(max(stop, start + 1), start + BLOCK // 256, len(sets))  # a bitmap takes 512 places a row
+        low, high = sets.offsets[start], sets.offsets[stop]
+        yield range(start, stop), np.repeat(np.arange(start, stop), sets.sizes[start:stop]), sets.values[low:high]
+        start = stop
+
+
+def prefix_keys(sets: Shingles, threshold: float, place: Ints, rarity: Rarity) -> Keys:
+    """A key for each of the rarest shingles of each set, but for those that occur once."""
+    sizes = sets.sizes
+    length = sizes - np.ceil(threshold * sizes - ROUNDING).astype(np.int64) + 1
+    out = []
+    for rows, row, values in _blocks(sets):
+        order = (row - rows.start).astype(np.uint64) << np.uint64(40)
+        order |= rarity[values].astype(np.uint64) << np.uint64(32)
+        order |= values
+        order.sort()
+        rank = np.arange(len(order)) - np.repeat(sets.offsets[rows.start : rows.stop] - sets.offsets[rows.start],
+                                                 sizes[rows.start : rows.stop])  # fmt: skip
+        chosen = (rank < length[row]) & ((order >> np.uint64(32)).astype(np.uint8) > 1)
+        keys = (order[chosen] & np.uint64(0xFFFFFFFF)) << np.uint64(32)
+        out.append(keys | place[row[chosen]].astype(np.uint64))
+    return np.concatenate([np.zeros(0, np.uint64), *out])
+
+
+class Join:
+    """Candidates of one threshold, for any number of sweeps at this threshold or above.
+
+    `keys` are other people's candidates (see minhash.py): rows with an equal upper half are compared.
+    """
+
+    def __init__(self, sets: Shingles, threshold: float, *, keys: Keys | None = None, place: Ints | None = None):
+        self.sets = sets
+        self.threshold = threshold
+        self.sizes = sets.sizes
+        self.order = np.argsort(self.sizes, kind="stable")
+        if place is None:
+            place = np.empty(len(sets), np.int64)
+            place[self.order] = np.arange(len(sets))
+        if keys is None:
+            keys = prefix_keys(sets, threshold, place, Rarity.of(sets))
+        self.bits = bitmaps(sets)
+        self._group(keys)
+
+    def _group(self, keys: Keys) -> None:
+        """Rows that share a key lie together, in order of size; what stands alone is dropped."""
+        keys.sort()
+        head = (keys >> np.uint64(32)).astype(np.uint32)
+        same = np.concatenate([[False], head[1:] == head[:-1], [False]])
+        shares = same[:-1] | same[1:]
+        keys, head = keys[shares], head[shares]
+        self.row = self.order[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
+        self.starts = np.flatnonzero(np.concatenate([[True], head[1:] != head[:-1]])) if len(head) else np.zeros(0, int)
+        self.stops = np.append(self.starts[1:], len(head)) if len(head) else self.starts
+        self.group = np.repeat(np.arange(len(self.starts)), self.stops - self.starts)
+
+    def sweep(self, labels: Ints, take: Callable[[Ints, Ints, Floats], None], threshold: float | None = None) -> None:
+        """Call `take(a, b, similarity)` with every pair at or above the threshold whose labels differ and are
+        not NEVER. `take` may change labels on the way: pairs that no longer differ are passed over. A pair may
+        come more than once."""
+        t = self.threshold if threshold is None else threshold
+        assert t >= self.threshold
+        active = np.arange(len(self.row))
+        distance = 0
+        while len(active):
+            distance += 1
+            active = active[active + distance < self.stops[self.group[active]]]
+            if distance & (distance - 1) == 0:
+                active = active[self._differs(labels)[self.group[active]]]
+            near = self.sizes[self.row[active]] >= t * self.sizes[self.row[active + distance]] - ROUNDING
+            active = active[near]  # what comes later is larger still
+            for start in range(0, len(active), BLOCK):
+                left = active[start : start + BLOCK]
+                a, b = self.row[left], self.row[left + distance]
+                self._verify(*self._plausible(a, b, labels, t), t, take)
+
+    def _differs(self, labels: Ints) -> NDArray[np.bool_]:
+        """Groups of rows that still have something to compare."""
+        if not len(self.starts):
+            return np.zeros(0, bool)
+        found = labels[self.row]
+        most = np.maximum.reduceat(found, self.starts)
+        least = np.minimum.reduceat(np.where(found == NEVER, np.iinfo(np.int64).max, found), self.starts)
+        return least < most
+
+    def _plausible(self, a: Ints, b: Ints, labels: Ints, t: float) -> tuple[Ints, Ints]:
+        """The pairs that labels and bitmaps leave, each once."""
+        wanted = labels[a] != labels[b]
+        wanted &= (labels[a] != NEVER) & (labels[b] != NEVER)
+        a, b = a[wanted], b[wanted]
+        a, b = np.minimum(a, b), np.maximum(a, b)
+        likely = self.may_be_alike(a, b, t)
+        pairs = np.unique(a[likely] * len(self.sizes) + b[likely])
+        return np.divmod(pairs, max(len(self.sizes), 1))  # type: ignore[return-value]
+
+    def may_be_alike(self, a: Ints, b: Ints, t: float) -> NDArray[np.bool_]:
+        """False only for pairs below t."""
+        both = self.sizes[a] + self.sizes[b]
+        apart = np.bitwise_count(self.bits[a] ^ self.bits[b]).sum(axis=1, dtype=np.int64)
+        most = (both - apart) / 2  # shared shingles at the most
+        return np.asarray(most >= t * (both - most) - ROUNDING)
+
+    def _verify(self, a: Ints, b: Ints, t: float, take: Callable[[Ints, Ints, Floats], None]) -> None:
+        if len(a):
+            found = similarities(self.sets, a, b)
+            alike = found >= t
+            if alike.any():
+                take(a[alike], b[alike], found[alike])
+
+
+def pairs(join: Join, labels: Ints | None = None, threshold: float | None = None) -> tuple[Ints, Ints, Floats]:
+    """All pairs whose labels differ (None: all pairs), a < b, ascending."""
+    found: list[tuple[Ints, Ints, Floats]] = []
+    everyone = np.arange(len(join.sets)) if labels is None else labels
+    join.sweep(everyone, lambda a, b, s: found.append((a, b, s)), threshold)
+    if not found:
+        none = np.zeros(0, np.int64)
+        return none, none.copy(), np.zeros(0)
+    a, b, s = (np.concatenate(part) for part in zip(*found, strict=True))
+    _, once = np.unique(a * len(join.sets) + b, return_index=True)
+    return a[once], b[once], s[once]
