@@ -267,7 +267,7 @@ def test_batches_hold_every_prompt_once_within_their_budget() -> None:
     rng = random.Random(0)
     unique = sorted({tuple(rng.randrange(9) for _ in range(rng.randrange(1, 80))) for _ in range(60)}, key=len)[::-1]
     for budget in (1, 50, 400, 4000):
-        found = batches(unique, 0, TRIE, 500, budget)
+        found = batches(unique, 0, TRIE, 10_000, budget)
         assert [p for rows in found for row in rows for p in row] == unique
         for rows in found:
             width = max(sum(map(len, row)) for row in rows)

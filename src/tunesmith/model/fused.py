@@ -11,6 +11,8 @@ N places, V vocabulary.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,9 +22,10 @@ from torch import Tensor, nn
 from tunesmith.model.flat import FAMILIES
 from tunesmith.model.forward import KeyValues, Network, additive
 
-TOKENS = 1024  # of the rows that go through all layers together: enough for fast products, few enough for the caches
+TOKENS = 2048  # of the rows that go through all layers together: enough for fast products, few enough for the caches
 HEAD_ROWS, HEAD_COLUMNS = 1024, 512  # logits at once
-SCORES = 1 << 20  # T * C beyond which attention goes through torch's own kernel, which holds no scores
+RUN = 48  # tokens that attend together
+GATHER = 0.8  # share of the columns up to the last one that must be seen for not picking them out
 SAFE = (1e-20, 1e30)  # sums of exponents between these lost nothing to underflow or overflow in float32
 
 
@@ -103,73 +106,123 @@ class FusedNetwork(Network):
         old, end = cache.layers, cache.columns + T
         if mask.ndim == 2:
             mask = mask[:, None, :].bool() & torch.ones(T, end, dtype=torch.bool).tril(end - T)
-        bias_B1TC = additive(mask, self.dtype)
         h_BTM = F.embedding(ids_BT, body.embed_tokens.weight)
         cos, sin = (x[:, :, None, : self.head_size // 2] for x in body.rotary_emb(h_BTM, positions_BT.expand(B, T)))
         cos, sin = cos.expand(B, -1, -1, -1), sin.expand(B, -1, -1, -1)
         shape = (B, self.key_heads, end, self.head_size)
         cache.layers = [(h_BTM.new_empty(shape), h_BTM.new_empty(shape)) for _ in body.layers]
         step = max(1, TOKENS // T)
-        for low in range(0, B, step):
-            rows = slice(low, min(B, low + step))
-            x = h_BTM[rows].reshape(-1, h_BTM.shape[-1])
+        for rows in (slice(low, min(B, low + step)) for low in range(0, B, step)):
+            runs = _runs(mask[rows], self.dtype)
+            room = max(run.bias.numel() for run in runs) * self.heads
+            scratch = (h_BTM.new_empty(room), h_BTM.new_empty(room))
+            h = h_BTM[rows].reshape(-1, h_BTM.shape[-1])
             for i, layer in enumerate(body.layers):
                 keys, values = (t[rows] for t in cache.layers[i])
                 if old:
                     keys[:, :, : end - T], values[:, :, : end - T] = old[i][0][rows], old[i][1][rows]
-                a = self._attend(layer, x, cos[rows], sin[rows], bias_B1TC[rows], keys, values)
-                x = self._added(layer.self_attn.o_proj, a, x)
-                x = self._mlp(layer, x)
-            h_BTM[rows] = x.view(-1, T, x.shape[-1])
+                x = self._norm(h, layer.input_layernorm.weight)
+                queries = self._project(layer.self_attn, x, (cos[rows], sin[rows]), keys, values)
+                a = self._attend(queries, keys, values, runs, scratch).view(len(x), -1)
+                h = self._product(a, layer.self_attn.o_proj, add=h)
+                x = self._norm(h, layer.post_attention_layernorm.weight)
+                gate = self._product(x, layer.mlp.gate_proj, swish=True)
+                h = self._product(self._product(x, layer.mlp.up_proj, times=gate), layer.mlp.down_proj, add=h)
+            h_BTM[rows] = h.view(-1, T, h.shape[-1])
         return h_BTM
 
-    def _attend(
-        self, layer: Any, x: Tensor, cos: Tensor, sin: Tensor, bias_B1TC: Tensor, keys: Tensor, values: Tensor
-    ) -> Tensor:
-        """(B*T, H*D). Writes the new columns into keys and values (B, K, C, D)."""
-        a, (B, _, T, C), K, D = layer.self_attn, bias_B1TC.shape, self.key_heads, self.head_size
-        G = self.heads // K
-        x = self._norm(x, layer.input_layernorm.weight)
-        q, k, v = (F.linear(x, p.weight, p.bias).view(B, T, -1, D) for p in (a.q_proj, a.k_proj, a.v_proj))
+    def _project(self, a: Any, x: Tensor, turn: tuple[Tensor, Tensor], keys: Tensor, values: Tensor) -> Tensor:
+        """Queries (B, K, H/K, T, D). Writes the new columns, the last T, of keys and values (B, K, C, D)."""
+        (cos, sin), (B, K, C, D) = turn, keys.shape
+        T, H, linears = cos.shape[1], self.heads, (a.q_proj, a.k_proj, a.v_proj)
+        weight = torch.cat([linear.weight for linear in linears])  # one wide product repays the copy
+        bias = None if a.q_proj.bias is None else torch.cat([linear.bias for linear in linears])
+        q, k, v = F.linear(x, weight, bias).view(B, T, H + 2 * K, D).split((H, K, K), 2)
         if hasattr(a, "q_norm"):  # Qwen3
             q, k = self._norm(q, a.q_norm.weight), self._norm(k, a.k_norm.weight)
-        queries = q.new_empty(B, K, G, T, D)
-        _rotate(q.view(B, T, K, G, D), cos[:, :, None], sin[:, :, None], queries.permute(0, 3, 1, 2, 4))
+        queries = q.new_empty(B, K, H // K, T, D)
+        _rotate(q.unflatten(2, (K, -1)), cos[:, :, None], sin[:, :, None], queries.permute(0, 3, 1, 2, 4))
         _rotate(k, cos, sin, keys[:, :, C - T :].transpose(1, 2))
         values[:, :, C - T :] = v.transpose(1, 2)
-        if T * C > SCORES:
-            flat = queries.view(B, self.heads, T, D)
-            out = F.scaled_dot_product_attention(flat, keys, values, attn_mask=bias_B1TC, enable_gqa=True)
-            return out.transpose(1, 2).reshape(B * T, -1)
-        queries = queries.view(B * K, G * T, D).mul_(D**-0.5)  # exact where D is a power of four
-        scores = torch.bmm(queries, keys.view(B * K, C, D).transpose(1, 2)).view(B, K * G, T, C)
-        chances = torch.softmax(scores.add_(bias_B1TC), -1).view(B * K, G * T, C)
-        out = torch.bmm(chances, values.view(B * K, C, D)).view(B, K * G, T, D)
-        return out.transpose(1, 2).reshape(B * T, -1)
+        return queries
 
-    def _mlp(self, layer: Any, x: Tensor) -> Tensor:
-        m = layer.mlp
-        y = self._norm(x, layer.post_attention_layernorm.weight)
-        if self.rides:
-            ops = torch.ops.mkldnn._linear_pointwise
-            gate = ops(y, m.gate_proj.weight, m.gate_proj.bias, "swish", [], "")
-            y = ops.binary(y, gate, m.up_proj.weight, m.up_proj.bias, "mul")
-        else:
-            gate = F.silu(F.linear(y, m.gate_proj.weight, m.gate_proj.bias), inplace=True)
-            y = F.linear(y, m.up_proj.weight, m.up_proj.bias).mul_(gate)
-        return self._added(m.down_proj, y, x)
+    def _attend(
+        self, queries: Tensor, keys: Tensor, values: Tensor, runs: list[_Run], scratch: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """(B, T, H, D). The query heads that share a key head are rows of one product."""
+        B, K, G, T, D = queries.shape
+        out = queries.new_empty(B, T, K, G, D)
+        for run in runs:
+            q = queries[:, :, :, run.low : run.high].reshape(B * K, -1, D)
+            k, v = (run.columns_of(t) for t in (keys, values))
+            n, C = run.bias.shape[2:]
+            scores, chances = (t[: q.shape[0] * q.shape[1] * C].view(B * K, G * n, C) for t in scratch)
+            scores.view(B, K * G, n, C).copy_(run.bias)
+            torch.baddbmm(scores, q, k.transpose(1, 2), alpha=D**-0.5, out=scores)
+            torch.softmax(scores, -1, out=chances)
+            out[:, run.low : run.high] = torch.bmm(chances, v).view(B, K, G, n, D).permute(0, 3, 1, 2, 4)
+        return out
 
-    def _added(self, linear: Any, x: Tensor, residual: Tensor) -> Tensor:
+    def _product(
+        self,
+        x: Tensor,
+        linear: Any,
+        *,
+        add: Tensor | None = None,
+        times: Tensor | None = None,
+        swish: bool = False,
+    ) -> Tensor:
+        """linear(x), and then at most one of: plus `add`, times `times`, through SiLU."""
+        weight, bias = linear.weight, linear.bias
         if self.rides:
-            added: Tensor = torch.ops.mkldnn._linear_pointwise.binary(x, residual, linear.weight, linear.bias, "add")
-            return added
-        return F.linear(x, linear.weight, linear.bias).add_(residual)
+            op: Any = torch.ops.mkldnn._linear_pointwise
+            if add is not None or times is not None:
+                other, how = (times, "mul") if add is None else (add, "add")
+                both: Tensor = op.binary(x, other, weight, bias, how)
+                return both
+            alone: Tensor = op(x, weight, bias, "swish" if swish else "none", [], "")
+            return alone
+        y = F.linear(x, weight, bias)
+        if add is not None or times is not None:
+            return y.mul_(times) if add is None else y.add_(add)
+        return F.silu(y, inplace=True) if swish else y
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         """RMS norm of the last dimension, in float32 until the end."""
-        wide = x.float()
+        wide = x.to(torch.float32, copy=True)
         scale = torch.linalg.vector_norm(wide, dim=-1, keepdim=True).square_().div_(x.shape[-1]).add_(self.eps).rsqrt_()
-        return torch.mul(wide * scale, weight, out=torch.empty_like(x))
+        return wide.mul_(scale).mul_(weight.float()).to(self.dtype)
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbouring new tokens low..high and the columns that any of them sees."""
+
+    low: int
+    high: int
+    columns: Tensor | None  # None: the first ones
+    bias: Tensor  # (B, 1, high - low, columns), added to the scores
+
+    def columns_of(self, x: Tensor) -> Tensor:
+        """(B, K, C, D) → (B*K, columns, D)."""
+        flat = x.view(-1, *x.shape[2:])
+        return flat[:, : self.bias.shape[3]] if self.columns is None else flat.index_select(1, self.columns)
+
+
+def _runs(mask_BTC: Tensor, dtype: torch.dtype) -> list[_Run]:
+    """Of a label tree with a thousand nodes a node sees ten: scores for the others are not even computed."""
+    T = mask_BTC.shape[1]
+    count = max(1, round(T / RUN))
+    bounds = [T * i // count for i in range(count + 1)]
+    runs = []
+    for low, high in pairwise(bounds):
+        mask = mask_BTC[:, low:high]
+        columns = mask.flatten(0, 1).any(0).nonzero().flatten()
+        if len(columns) > GATHER * int(columns[-1] + 1):
+            runs.append(_Run(low, high, None, additive(mask[:, :, : int(columns[-1]) + 1], dtype)))
+        else:
+            runs.append(_Run(low, high, columns, additive(mask[:, :, columns], dtype)))
+    return runs
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:

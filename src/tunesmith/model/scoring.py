@@ -101,7 +101,7 @@ def batches(
             used, held = used + length, held + 1
             continue
         if not rows or held >= most or (len(rows) + 1) * width > batch_tokens:
-            rows, held, width = [], 0, max(length, min(ROW, batch_tokens))
+            rows, held, width = [], 0, max(length, min(ROW, batch_tokens) if in_row > 1 else 0)
             found.append(rows)
         rows.append([prompt])
         used, held = length, held + 1
@@ -231,7 +231,7 @@ class _Batch:
         for place in np.flatnonzero(alive.any(axis=1)):
             i, nodes = prompts[place], set[int]()
             if not known[place] and self._is_flat(i):
-                found[i] = [n for n in self.trie.inner if not self.done[i, n]]
+                found[i] = self._at_once(i)
                 continue
             for label in np.flatnonzero(alive[place]):
                 rest = [n for n in self.trie.paths[label][:-1] if not self.done[i, n]]
@@ -243,13 +243,23 @@ class _Batch:
         """Whether the search would not pay, for it costs passes, padding and copies: the model thinks little of
         every label (it was not tuned for them), or past the first fork too few are ruled out. Labels that pass
         the second test can hold probability whatever the best label turns out to have."""
-        bounds, paths = self.bounds[i], self.trie.paths
-        if bounds.max() < UNSURE:
+        paths = self.trie.paths
+        if self.bounds[i].max() < UNSURE:
             return True
-        alive = np.flatnonzero(bounds >= bounds.max() - math.log(len(bounds) / self.tolerance))
+        alive = self._promising(i)
         if len({next(n for n in paths[label] if not self.done[i, n]) for label in alive}) == 1:
             return False
         return len({n for label in alive for n in paths[label][:-1]}) > FLAT * len(self.trie.inner)
+
+    def _promising(self, i: int) -> list[int]:
+        """Labels within the tolerance of the best bound. The best label may end lower, and bring others back."""
+        bounds = self.bounds[i]
+        return [int(k) for k in np.flatnonzero(bounds >= bounds.max() - math.log(len(bounds) / self.tolerance))]
+
+    def _at_once(self, i: int) -> list[int]:
+        """What promising labels still need; one of them will be complete then, and what is ruled out is certain."""
+        nodes = {n for label in self._promising(i) for n in self.trie.paths[label][:-1]}
+        return [n for n in self.trie.inner if n in nodes and not self.done[i, n]]
 
     def _evaluate(self, part: _Part, wanted: dict[int, list[int]]) -> None:
         """One forward pass over the wanted nodes of a part."""
