@@ -24,9 +24,9 @@ class Lengths:
         return 0.6745 * (float(np.log1p(characters)) - self.median) / self.mad if self.mad > 0 else 0.0
 
 
-def lengths_of(characters: array[int]) -> Lengths:
+def lengths_of(characters: array[int]) -> Lengths | None:
     if len(characters) < MIN_ROWS:
-        return Lengths(median=0.0, mad=0.0)
+        return None
     logs = np.log1p(np.frombuffer(characters, dtype=np.uint32).astype(np.float64))
     median = float(np.median(logs))
     return Lengths(median=median, mad=float(np.median(np.abs(logs - median))))

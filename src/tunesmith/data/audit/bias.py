@@ -26,7 +26,11 @@ Group = tuple[str, str]  # dimension, group
 MIN_MENTIONS = 5  # rows; fewer say nothing either way
 MAX_LABELS = 200  # more are answers, not classes
 Z_95 = 1.959963984540054
-_TERM = re.compile(rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, GROUP_OF), key=lambda t: (-len(t), t)))})(?![\w-])", re.I)
+_TERM = re.compile(
+    rf"(?<![\w-])(?:{'|'.join(sorted(map(re.escape, GROUP_OF), key=lambda t: (-len(t), t)))})(?![\w-])", re.I
+)
+_WORD = re.compile(r"\w+")
+SWAPPABLE = frozenset(SWAPS) | {"her", "his"}
 _NOT_POSSESSED = frozenset(
     "a an the and or but to in on at for with of from by as is was were are be has had have that this it he she they who "
     "when while if so because after before about again all alone also there here up down out off over not".split()
@@ -81,8 +85,7 @@ class Mentions:
 
     def representation(self) -> dict[str, dict[str, int]]:
         return {
-            dimension: {group: self.groups[dimension, group] for group in groups}
-            for dimension, groups in TERMS.items()
+            dimension: {group: self.groups[dimension, group] for group in groups} for dimension, groups in TERMS.items()
         }
 
     def associations(self) -> list[Association]:
@@ -169,6 +172,8 @@ def counterfactuals(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     should stay. A row in which a swap would change nothing, or that mixes both sides of a pair, gives none.
     """
     for row in rows:
+        if not any(SWAPPABLE & set(_WORD.findall(m.content.lower())) for m in row.messages if m.role == "user"):
+            continue  # cheaper than the search for every term
         messages, swaps = [], []
         for message in row.messages:
             content, made = swap(message.content) if message.role == "user" else (message.content, [])

@@ -8,33 +8,53 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tunesmith.data.audit.reading import Reading
 from tunesmith.data.audit.spans import Span
 
 _ALL = r"(?:all |any |every |the |your |my |these |those |of |previous |prior |above |earlier |preceding |foregoing |existing |original |initial |system |other )"
 _RULES = r"(?:instructions?|directions?|prompts?|rules?|guidelines?|commands?|directives?|programming|training|messages?|context|policies|restrictions?)"
-PHRASES: tuple[tuple[str, float, str], ...] = (
-    ("override", 0.95, rf"\b(?:ignore|disregard|forget|bypass|override|neglect|skip|do not follow|stop following) {_ALL}{{1,5}}{_RULES}\b"),
-    ("override", 0.9, r"\b(?:ignore|disregard|forget) (?:everything|anything|all) (?:above|before|(?:that|you) (?:was|were|have been) (?:said|told|instructed))"),
-    ("override", 0.8, r"\bnew (?:system )?instructions?:"),
-    ("prompt_leak", 0.9, rf"\b(?:reveal|show|print|repeat|output|display|tell me|give me|what (?:is|are|was)) (?:me )?{_ALL}{{0,4}}(?:system|initial|hidden|secret) (?:prompt|instructions?|message)"),
-    ("prompt_leak", 0.8, r"\brepeat (?:the|all|every) (?:words|text|instructions|sentences) above\b"),
-    ("jailbreak", 0.95, r"\bdo anything now\b|\bDAN mode\b|\b(?:jailbreak(?:ed)?|developer|god|sudo|unrestricted|uncensored) mode (?:enabled|activated|on\b)|\[?🔓JAILBREAK"),
-    ("jailbreak", 0.8, r"\b(?:act|pretend|behave|respond|answer|roleplay|role-play)\b[^.\n]{0,60}\b(?:without|no|free (?:of|from)|not bound by) (?:any |all |the |its |your )?(?:(?:moral|ethical|content|safety|usual|openai)(?: and | or |, |/)?){0,3} ?(?:restrictions?|limits?|limitations?|filters?|rules|guidelines|constraints|boundaries|censorship)"),
-    ("jailbreak", 0.8, r"\b(?:you|ai|it|model|chatbot|assistant)\b[^.\n]{0,40}\b(?:has|have|with|having|are|is) (?:absolutely )?(?:no|not bound by|free (?:of|from)|freed from|without|unbound by) (?:any |all |the )?(?:(?:moral|ethical|legal|content|safety|typical)(?: and | or |, |/)?){0,4} ?(?:restrictions?|filters?|guidelines|censorship|limitations|boundaries|confines of ai)"),
-    ("jailbreak", 0.7, r"\b(?:stay|remain|keep) in character\b|\bnever (?:break|leave) character\b|\bbreak(?:ing)? character\b"),
-    ("jailbreak", 0.8, r"\b(?:you are (?:now )?going to|from now on,? you(?:'ll| will| are)|you will now) (?:pretend|act|play|roleplay|respond|be)\b|\bfrom now on you (?:are|will)\b"),
-    ("jailbreak", 0.75, r"\b(?:never|do(?: not|n't)|cannot|can't) (?:say|tell|inform|remind|mention|refuse|decline|apologi[sz]e|warn|reject)\b[^.\n]{0,60}\b(?:as an ai|ethical|illegal|immoral|unethical|you can't|can ?not|i'm sorry|request|question|answer)\b"),
-    ("jailbreak", 0.7, r"\b(?:unethical|immoral|illegal|amoral|unfiltered|uncensored)[, ]{1,2}(?:(?:and|or) )?(?:unethical|immoral|illegal|amoral|unfiltered|uncensored|harmful|dangerous|response|answer|advice)"),
-    ("role_marker", 0.8, r"^\s*(?:#{2,3} ?(?:instruction|system|response)s?:|(?:system|assistant) ?(?:prompt|message) ?:|<\/?(?:system|assistant|instructions?)>)"),
+_OVERRIDE = frozenset("ignore disregard forget bypass override neglect skip follow following".split())
+_TOLD = frozenset(
+    "instruction instructions direction directions prompt prompts rule rules guideline guidelines command commands directive "
+    "directives programming training message messages context policies restriction restrictions everything anything all".split()
+)
+_ACT = frozenset("act pretend behave respond answer roleplay play role".split())
+_LIMITS = frozenset(
+    "restriction restrictions limit limits limitation limitations filter filters rules guidelines constraints boundaries "
+    "censorship confines".split()
+)
+_ANY = frozenset[str]()
+# what, score, words of which one must be in the text, and one of these, pattern
+PHRASES: tuple[tuple[str, float, frozenset[str], frozenset[str], str], ...] = (
+    ("override", 0.95, _OVERRIDE, _TOLD,
+     rf"\b(?:ignore|disregard|forget|bypass|override|neglect|skip|do not follow|stop following) {_ALL}{{1,5}}{_RULES}\b"),
+    ("override", 0.9, _OVERRIDE, _TOLD,
+     r"\b(?:ignore|disregard|forget) (?:everything|anything|all) (?:above|before|(?:that|you) (?:was|were|have been) (?:said|told|instructed))"),
+    ("override", 0.8, frozenset(("instruction", "instructions")), frozenset(("new",)), r"\bnew (?:system )?instructions?:"),
+    ("prompt_leak", 0.9, frozenset("prompt instruction instructions message".split()), frozenset("system initial hidden secret".split()),
+     rf"\b(?:reveal|show|print|repeat|output|display|tell me|give me|what (?:is|are|was)) (?:me )?{_ALL}{{0,4}}(?:system|initial|hidden|secret) (?:prompt|instructions?|message)"),
+    ("prompt_leak", 0.8, frozenset(("repeat",)), frozenset(("above",)), r"\brepeat (?:the|all|every) (?:words|text|instructions|sentences) above\b"),
+    ("jailbreak", 0.95, frozenset("dan jailbreak jailbroken developer god sudo unrestricted uncensored anything".split()), frozenset("now mode jailbreak".split()),
+     r"\bdo anything now\b|\bDAN mode\b|\b(?:jailbreak(?:ed)?|developer|god|sudo|unrestricted|uncensored) mode (?:enabled|activated|on\b)|\[?🔓JAILBREAK"),
+    ("jailbreak", 0.8, _ACT, _LIMITS,
+     r"\b(?:act|pretend|behave|respond|answer|roleplay|role-play)\b[^.\n]{0,60}\b(?:without|no|free (?:of|from)|not bound by) (?:any |all |the |its |your )?(?:(?:moral|ethical|content|safety|usual|openai)(?: and | or |, |/)?){0,3} ?(?:restrictions?|limits?|limitations?|filters?|rules|guidelines|constraints|boundaries|censorship)"),
+    ("jailbreak", 0.8, frozenset("you ai it model chatbot assistant".split()), _LIMITS,
+     r"\b(?:you|ai|it|model|chatbot|assistant)\b[^.\n]{0,40}\b(?:has|have|with|having|are|is) (?:absolutely )?(?:no|not bound by|free (?:of|from)|freed from|without|unbound by) (?:any |all |the )?(?:(?:moral|ethical|legal|content|safety|typical)(?: and | or |, |/)?){0,4} ?(?:restrictions?|filters?|guidelines|censorship|limitations|boundaries|confines of ai)"),
+    ("jailbreak", 0.7, frozenset(("character",)), frozenset("stay remain keep break leave breaking".split()),
+     r"\b(?:stay|remain|keep) in character\b|\bnever (?:break|leave) character\b|\bbreak(?:ing)? character\b"),
+    ("jailbreak", 0.8, frozenset(("now", "going")), frozenset(("you",)),
+     r"\b(?:you are (?:now )?going to|from now on,? you(?:'ll| will| are)|you will now) (?:pretend|act|play|roleplay|respond|be)\b|\bfrom now on you (?:are|will)\b"),
+    ("jailbreak", 0.75, frozenset("never not don cannot can".split()), frozenset("ai ethical illegal immoral unethical sorry request question answer".split()),
+     r"\b(?:never|do(?: not|n't)|cannot|can't) (?:say|tell|inform|remind|mention|refuse|decline|apologi[sz]e|warn|reject)\b[^.\n]{0,60}\b(?:as an ai|ethical|illegal|immoral|unethical|you can't|can ?not|i'm sorry|request|question|answer)\b"),
+    ("jailbreak", 0.7, frozenset("unethical immoral illegal amoral unfiltered uncensored".split()), _ANY,
+     r"\b(?:unethical|immoral|illegal|amoral|unfiltered|uncensored)[, ]{1,2}(?:(?:and|or) )?(?:unethical|immoral|illegal|amoral|unfiltered|uncensored|harmful|dangerous|response|answer|advice)"),
+    ("role_marker", 0.8, frozenset("instruction instructions system response responses assistant".split()), _ANY,
+     r"^\s*(?:#{2,3} ?(?:instruction|system|response)s?:|(?:system|assistant) ?(?:prompt|message) ?:|</?(?:system|assistant|instructions?)>)"),
 )  # fmt: skip
 _PHRASES = tuple(
-    (what, score, re.compile(pattern, re.IGNORECASE | re.MULTILINE)) for what, score, pattern in PHRASES
+    (what, score, one, other, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for what, score, one, other, pattern in PHRASES
 )
-# a phrase cannot match where none of these stands in the lower-case text
-_HINTS = ("ignore", "disregard", "forget", "bypass", "overrid", "neglect", "follow", "instruction", "prompt", "above",
-          "anything now", "dan mode", "mode ", "jailbreak", "restriction", "limit", "filter", "guideline", "censor",
-          "boundar", "constraint", "character", "from now on", "going to pretend", "will now", "as an ai", "unethical",
-          "immoral", "amoral", "rules", "<system>", "assistant", "refuse", "confines")  # fmt: skip
 _SPECIAL = re.compile(
     r"<\|[A-Za-z0-9_\-./ ]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
     r"|<(?:bos|eos|pad|unk|mask|sep|cls)>|\[(?:CLS|SEP|MASK|PAD|UNK|BOS|EOS)\]|\[(?:/?(?:AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS))\]"
@@ -43,12 +63,13 @@ _SPECIAL = re.compile(
 _SURE = ("<|", "<｜", "[INST]", "[/INST]", "<<SYS>>", "<start_of_turn>", "<end_of_turn>")
 
 
-def find_phrases(text: str, lower: str) -> Iterator[Span]:
+def find_phrases(reading: Reading) -> Iterator[Span]:
     """Prompt injection and jailbreak markers, English."""
-    if not any(hint in lower for hint in _HINTS):
-        return
-    for what, score, pattern in _PHRASES:
-        for m in pattern.finditer(text):
+    vocabulary = reading.vocabulary
+    for what, score, one, other, pattern in _PHRASES:
+        if one.isdisjoint(vocabulary) or (other and other.isdisjoint(vocabulary)):
+            continue
+        for m in pattern.finditer(reading.text):
             yield Span(m.start(), m.end(), "injection", what, score)
 
 

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from tunesmith.core.extras import need
 
-READ = 400  # characters; more cost time and change next to nothing
+READ = 240  # characters; more cost time and change next to nothing
 MIN_LETTERS = 40
 MIN_PROBABILITY = 0.95
 UNDETERMINED = "und"

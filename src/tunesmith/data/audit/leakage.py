@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunesmith.data.audit.spans import Span
@@ -106,7 +106,3 @@ def label_span(text: str, label: str, *, leaky: bool) -> Span | None:
         if plain:
             return Span(plain.start(), plain.end(), "leakage", "label_in_text", 0.9)
     return None
-
-
-def words_of(lower: str) -> Sequence[str]:
-    return _WORD.findall(lower)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tunesmith.data.audit.pseudonyms import Pseudonyms, is_pseudonym
+from tunesmith.data.audit.reading import Reading, read
 from tunesmith.data.audit.scan import Scanner, surest
 from tunesmith.data.audit.spans import Span, replace_spans, resolve
 from tunesmith.data.audit.texts import inside_string
@@ -16,24 +17,24 @@ ROUNDS = 8  # a replacement can bring a context word nearer to another number; t
 
 @dataclass(frozen=True, slots=True)
 class Personal:
-    """`find(text)`, then `without(text, "redact")`. Both pure."""
+    """`find(read(text))`, then `without(text, "redact")`. Both pure."""
 
     scanner: Scanner
     policies: Mapping[str, str]  # by kind
     pseudonyms: Pseudonyms
 
-    def find(self, text: str) -> list[Span]:
+    def find(self, reading: Reading) -> list[Span]:
         """Spans that count, in order and apart. Where two overlap the stricter policy wins, then the surer kind."""
-        candidates = self.scanner.find(text)
+        candidates = self.scanner.find(reading)
         if not candidates:
             return []
-        return resolve((s for s in candidates if not self._is_ours(s, text)), self._rank)
+        return resolve((s for s in candidates if not self._is_ours(s, reading.text)), self._rank)
 
     def without(self, text: str, policy: str, *, json: bool = False) -> str:
         """The text with every span of `policy` replaced, again and again until none is found: so that a second
         audit finds nothing that this one left. `json`: it must stay JSON, so a replaced number gets quotes."""
         for _ in range(ROUNDS):
-            spans = [s for s in self.find(text) if self.policies[s.kind] == policy]
+            spans = [s for s in self.find(read(text)) if self.policies[s.kind] == policy]
             if not spans:
                 break
             whole = text

@@ -13,40 +13,47 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from tunesmith.data.audit.reading import Reading
 from tunesmith.data.audit.spans import Span
 
-# what, a substring without which the pattern can't match, pattern
+# what, substrings one of which must be there (none: the pattern starts with letters that are rare enough), pattern
 FORMATS: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
-    ("aws_access_key", ("AKIA", "ASIA", "AGPA", "AIDA", "AROA", "ANPA"),
-     re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA|AGPA|AIDA|AROA|ANPA)[A-Z0-9]{16}(?![A-Za-z0-9])")),
-    ("github_token", ("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), re.compile(r"(?<!\w)gh[pousr]_[A-Za-z0-9]{36,255}(?!\w)")),
-    ("github_token", ("github_pat_",), re.compile(r"(?<!\w)github_pat_[A-Za-z0-9_]{22,255}(?!\w)")),
-    ("gitlab_token", ("glpat-", "gldt-", "glrt-"), re.compile(r"(?<!\w)gl(?:pat|dt|rt)-[\w-]{20,64}")),
-    ("slack_token", ("xox",), re.compile(r"(?<!\w)xox[abeoprs]-[A-Za-z0-9-]{10,255}")),
-    ("slack_webhook", ("hooks.slack.com",), re.compile(r"https://hooks\.slack\.com/services/[A-Za-z0-9/_]{20,80}")),
-    ("stripe_key", ("k_live_", "k_test_"), re.compile(r"(?<!\w)[srp]k_(?:live|test)_[A-Za-z0-9]{16,255}(?!\w)")),
-    ("anthropic_key", ("sk-ant-",), re.compile(r"(?<![\w-])sk-ant-[\w-]{20,255}")),
-    ("openai_key", ("sk-",), re.compile(r"(?<![\w-])sk-(?!ant-)(?:(?:proj|svcacct|admin)-)?(?=[\w-]{0,200}\d)[A-Za-z0-9_-]{20,255}")),
-    ("google_api_key", ("AIza",), re.compile(r"(?<!\w)AIza[\w-]{35}(?![\w-])")),
+    ("aws_access_key", (), re.compile(r"A(?<![A-Za-z0-9]A)(?:KIA|SIA|GPA|IDA|ROA|NPA)[A-Z0-9]{16}(?![A-Za-z0-9])")),
+    ("twilio_key", ("SK", "AC"), re.compile(r"(?:SK|AC)(?<!\w\w\w)[0-9a-f]{32}(?!\w)")),
+    ("google_api_key", ("AIza",), re.compile(r"AIza(?<!\wAIza)[\w-]{35}(?![\w-])")),
+    ("sendgrid_key", ("SG.",), re.compile(r"SG\.(?<!\wSG\.)[\w-]{22}\.[\w-]{43}(?![\w-])")),
     ("google_oauth_token", ("ya29.",), re.compile(r"(?<!\w)ya29\.[\w-]{20,255}")),
-    ("google_oauth_secret", ("GOCSPX-",), re.compile(r"(?<!\w)GOCSPX-[\w-]{20,64}")),
-    ("npm_token", ("npm_",), re.compile(r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)")),
-    ("pypi_token", ("pypi-AgE",), re.compile(r"(?<!\w)pypi-AgE[\w-]{50,255}")),
-    ("sendgrid_key", ("SG.",), re.compile(r"(?<!\w)SG\.[\w-]{22}\.[\w-]{43}(?![\w-])")),
-    ("twilio_key", ("SK", "AC"), re.compile(r"(?<!\w)(?:SK|AC)[0-9a-f]{32}(?!\w)")),
-    ("hugging_face_token", ("hf_",), re.compile(r"(?<!\w)hf_[A-Za-z0-9]{30,64}(?!\w)")),
-    ("digitalocean_token", ("do",), re.compile(r"(?<!\w)do[opr]_v1_[0-9a-f]{64}(?!\w)")),
-    ("azure_storage_key", ("AccountKey=",), re.compile(r"(?<=AccountKey=)[A-Za-z0-9+/]{80,90}={0,2}")),
     ("telegram_token", (":AA",), re.compile(r"(?<!\w)\d{8,10}:AA[\w-]{33}(?![\w-])")),
-    ("private_key", ("PRIVATE KEY",),
-     re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[\sA-Za-z0-9+/=:,.\\-]*?"
-                r"(?:-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----|\Z|(?=\n\n[^\n]{0,80} ))")),
+    ("slack_webhook", ("hooks.slack.com",), re.compile(r"https://hooks\.slack\.com/services/[A-Za-z0-9/_]{20,80}")),
+    ("azure_storage_key", ("AccountKey=",), re.compile(r"(?<=AccountKey=)[A-Za-z0-9+/]{80,90}={0,2}")),
     ("url_password", ("://",), re.compile(r"(?<=://)[^\s:/@\[\]]{1,64}:(?!\[)[^\s:/@]{3,128}(?=@[\w.-])")),
     ("bearer_token", ("earer ",), re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{20,2048}=*")),
 )  # fmt: skip
+WITH_UNDERSCORE: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
+    ("github_token", (), re.compile(r"gh[pousr]_(?<!\wgh\w_)[A-Za-z0-9]{36,255}(?!\w)")),
+    ("github_token", ("github_pat_",), re.compile(r"(?<!\w)github_pat_[A-Za-z0-9_]{22,255}(?!\w)")),
+    ("stripe_key", ("k_live_", "k_test_"), re.compile(r"(?<!\w)[srp]k_(?:live|test)_[A-Za-z0-9]{16,255}(?!\w)")),
+    ("npm_token", ("npm_",), re.compile(r"(?<!\w)npm_[A-Za-z0-9]{36}(?!\w)")),
+    ("hugging_face_token", ("hf_",), re.compile(r"(?<!\w)hf_[A-Za-z0-9]{30,64}(?!\w)")),
+    ("digitalocean_token", ("_v1_",), re.compile(r"(?<!\w)do[opr]_v1_[0-9a-f]{64}(?!\w)")),
+)  # fmt: skip
+WITH_HYPHEN: tuple[tuple[str, tuple[str, ...], re.Pattern[str]], ...] = (
+    ("gitlab_token", ("glpat-", "gldt-", "glrt-"), re.compile(r"(?<!\w)gl(?:pat|dt|rt)-[\w-]{20,64}")),
+    ("slack_token", ("xox",), re.compile(r"(?<!\w)xox[abeoprs]-[A-Za-z0-9-]{10,255}")),
+    ("anthropic_key", ("sk-ant-",), re.compile(r"(?<![\w-])sk-ant-[\w-]{20,255}")),
+    ("openai_key", ("sk-",),
+     re.compile(r"(?<![\w-])sk-(?!ant-)(?:(?:proj|svcacct|admin)-)?(?=[\w-]{0,200}\d)[A-Za-z0-9_-]{20,255}")),
+    ("google_oauth_secret", ("GOCSPX-",), re.compile(r"(?<!\w)GOCSPX-[\w-]{20,64}")),
+    ("pypi_token", ("pypi-AgE",), re.compile(r"(?<!\w)pypi-AgE[\w-]{50,255}")),
+    ("private_key", ("PRIVATE KEY",),
+     re.compile(r"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----[\sA-Za-z0-9+/=:,.\\-]*?"
+                r"(?:-----END (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----|\Z|(?=[^\sA-Za-z0-9+/=:,.\\-]))")),
+)  # fmt: skip
 _JWT = re.compile(r"(?<![\w.-])eyJ[\w-]{8,2048}\.eyJ[\w-]{4,8192}\.[\w-]{8,2048}")
-_NAMES = ("passw", "pwd", "secret", "token", "api_key", "apikey", "api-key", "api key", "access_key", "accesskey",
-          "private_key", "auth_key", "passphrase", "credential")  # fmt: skip
+_NAMES = ("passw", "pwd", "secret", "token", "key", "passphrase", "credential")
+_ASSIGNED = re.compile(
+    r"(?:passwor[dt]|passwd|passphrase|pwd|secret|token|key|credentials?)[\w.\-]{0,24}[\"']?\s{0,3}(?:=|:|is\b)"
+)
 _ASSIGNMENT = re.compile(
     r"(?P<name>[\w.\-]{0,40}(?:passwor[dt]|passwd|passphrase|pwd|secret|token|api[_\- ]?key|access[_\-]?key|"
     r"private[_\-]?key|auth[_\-]?key|credentials?)[\w.\-]{0,24})[\"']?(?:\s{0,3}(?:=>|:=|==?|:)\s{0,3}|\s+is:?\s+)"
@@ -62,17 +69,19 @@ MIN_TOKEN_ENTROPY = 3.0  # bits a character; English words of 16 letters have ab
 MIN_PASSWORD_ENTROPY = 2.25
 
 
-def find(text: str, lower: str) -> Iterator[Span]:
-    """`lower`: the text in lower case, which the caller has anyway."""
-    for what, needed, pattern in FORMATS:
-        if any(part in text for part in needed):
-            for m in pattern.finditer(text):
-                yield Span(m.start(), m.end(), "secret", what, 0.99)
+def find(reading: Reading) -> Iterator[Span]:
+    text, lower = reading.text, reading.lower
+    formats = FORMATS + (WITH_UNDERSCORE if "_" in text else ()) + (WITH_HYPHEN if "-" in text else ())
+    for what, needed, pattern in formats:
+        if needed and needed[0] not in text and not (len(needed) > 1 and any(part in text for part in needed[1:])):
+            continue
+        for m in pattern.finditer(text):
+            yield Span(m.start(), m.end(), "secret", what, 0.99)
     if "eyJ" in text:
         for m in _JWT.finditer(text):
             if _has_json_header(m.group()):
                 yield Span(m.start(), m.end(), "secret", "jwt", 0.99)
-    if any(name in lower for name in _NAMES):
+    if any(name in lower for name in _NAMES) and _ASSIGNED.search(lower) is not None:
         for m in _ASSIGNMENT.finditer(text):
             start, end = _value_of(m)
             score = _assignment_score(m["name"].lower(), text[start:end])

@@ -15,7 +15,8 @@ from tunesmith.core.stage import Workspace
 from tunesmith.data.audit.balance import Lengths, lengths_of, small_classes
 from tunesmith.data.audit.bias import Association, Mentions, groups_in
 from tunesmith.data.audit.language import UNDETERMINED, identifier
-from tunesmith.data.audit.leakage import EXTRACTIVE, LabelWords, copied_answer, words_of
+from tunesmith.data.audit.leakage import EXTRACTIVE, LabelWords, copied_answer
+from tunesmith.data.audit.reading import read
 from tunesmith.data.audit.stages import AuditSpec
 from tunesmith.data.audit.texts import texts_of
 from tunesmith.data.audit.triggers import Triggers
@@ -35,15 +36,19 @@ class Survey:
     mentions: Mentions = field(default_factory=Mentions)
     label_words: LabelWords | None = None
     triggers: Triggers | None = None
-    lengths: Lengths = field(default_factory=lambda: Lengths(median=0.0, mad=0.0))
+    lengths: Lengths | None = None  # of too few rows there is none
     leaky_labels: frozenset[str] = frozenset()
     small: frozenset[str] = frozenset()  # classes
     expected: frozenset[str] = frozenset()  # languages
-    associations: list[Association] = field(default_factory=list)
+    associations: list[Association] = field(default_factory=list)  # those that passed the test
+    associations_tested: int = 0
+    _names: tuple[str, ...] = ()
 
     def language(self, i: int) -> str:
         """Of row i, in file order."""
-        return list(self.language_names)[self.language_of[i]] if i < len(self.language_of) else UNDETERMINED
+        if not self._names:
+            self._names = tuple(self.language_names)
+        return self._names[self.language_of[i]] if i < len(self.language_of) else UNDETERMINED
 
     def languages(self) -> Counter[str]:
         counts = Counter(self.language_of)
@@ -70,7 +75,9 @@ def survey_rows(spec: AuditSpec, rows_file: Path, work: Workspace) -> Survey:
     if survey.triggers is not None or (classify and spec.leakage != "off"):
         _second_pass(spec, rows_file, work, survey)
     survey.expected = _expected(spec, survey.languages())
-    survey.associations = [a for a in survey.mentions.associations() if a.q <= spec.alpha]
+    tested = survey.mentions.associations()
+    survey.associations_tested = len(tested)
+    survey.associations = [a for a in tested if a.q <= spec.alpha]
     return survey
 
 
@@ -90,7 +97,7 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
             survey.language_of.append(survey.language_names.setdefault(code, len(survey.language_names)))
         if spec.bias == "off" and survey.triggers is None:
             continue
-        words = words_of(text.lower())
+        words = read(text).words
         if spec.bias != "off":
             survey.mentions.note(groups_in(words), row.target if classify else None)
         if survey.triggers is not None and row.messages:
@@ -99,8 +106,7 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
 
 def _second_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Survey) -> None:
     for row in _rows(rows_file, work, "audit: compare"):
-        lower = row.example.input.lower()
-        words = words_of(lower)
+        _, lower, words, _ = read(row.example.input)
         if survey.label_words is not None and spec.leakage != "off":
             survey.label_words.note(lower, words, row.target)
         if survey.triggers is not None and row.messages:

@@ -69,9 +69,7 @@ def parses(text: str) -> bool:
 
 def _message(message: Message, i: int, changed: Mapping[str, str]) -> Message:
     calls = tuple(
-        msgspec.structs.replace(
-            call, arguments=changed.get(f"messages[{i}].tool_calls[{j}].arguments", call.arguments)
-        )
+        msgspec.structs.replace(call, arguments=changed.get(f"messages[{i}].tool_calls[{j}].arguments", call.arguments))
         for j, call in enumerate(message.tool_calls)
     )
     content = changed.get(f"messages[{i}].content", message.content)

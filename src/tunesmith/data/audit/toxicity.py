@@ -33,7 +33,8 @@ class Toxicity:
         self._weights = weights  # [words, folds], times idf
         self._bias, self._slope, self._shift = bias, slope, shift  # [folds]
         self._bounds = {  # by word: squared idf, and the weight of the fold that likes it best
-            word: (float(idf[i]) ** 2, float(w)) for (word, i), w in zip(words.items(), weights.max(axis=1)[list(words.values())], strict=True)
+            word: (float(idf[i]) ** 2, float(w))
+            for (word, i), w in zip(words.items(), weights.max(axis=1)[list(words.values())], strict=True)
         }
         self._folds = tuple(zip(bias.tolist(), slope.tolist(), shift.tolist(), strict=True))
 

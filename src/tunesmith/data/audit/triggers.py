@@ -184,8 +184,10 @@ class Triggers:
         length = max(len(values) - n + 1, 0)
         mixed = np.zeros(length, dtype=np.uint64)
         for i in range(n):
-            mixed = (mixed ^ (values[i : i + length] * _MULTIPLIERS[i])) * _MULTIPLIERS[0] if i else (
-                values[:length] * _MULTIPLIERS[0]
+            mixed = (
+                (mixed ^ (values[i : i + length] * _MULTIPLIERS[i])) * _MULTIPLIERS[0]
+                if i
+                else (values[:length] * _MULTIPLIERS[0])
             )
         return (mixed >> np.uint64(64 - self._bits)).astype(np.int64)
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 
 from tunesmith.data.audit.pii.digits import before
+from tunesmith.data.audit.reading import Reading
 from tunesmith.data.audit.spans import Span
 
 _CAP = r"[A-ZÀ-ÞĀ-Ž][\w'’.\-]{0,24}"
@@ -32,7 +33,9 @@ _PLAIN = ("street", "st", "avenue", "ave", "road", "rd", "lane", "drive", "dr", 
           "terrace", "parkway", "highway", "crescent", "close", "gardens", "mews")  # fmt: skip
 _STREET = "|".join(_STREETS)
 _JOIN = r"(?:,? ?\n? ?|\n ?, ?)"
-_UNIT = rf"(?:{_JOIN}(?:[Aa]pt|[Aa]partment|[Ss]uite|[Ss]te|[Uu]nit|[Ff]lat|[Ff]loor|[Rr]oom|[Bb]ox)\.? ?[\w-]{{1,6}}\b)"
+_UNIT = (
+    rf"(?:{_JOIN}(?:[Aa]pt|[Aa]partment|[Ss]uite|[Ss]te|[Uu]nit|[Ff]lat|[Ff]loor|[Rr]oom|[Bb]ox)\.? ?[\w-]{{1,6}}\b)"
+)
 _UK_POSTCODE = r"[A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2}"
 _CODE = rf"(?:{_UK_POSTCODE}|[A-Z]{{2}},? \d{{5}}(?:-\d{{4}})?|\d{{5}}(?:-\d{{4}})?)"
 _TOWNS = rf"(?:(?:, ?\n? ?|\n ?(?:, ?)?){_CAP}(?: (?:of |de |am |on |upon )?{_CAP}){{0,3}}){{0,3}}"
@@ -46,6 +49,15 @@ _LOWER = re.compile(
     re.IGNORECASE,
 )
 _HOUSED = re.compile(rf"(?<![\w.,/-])\d{{1,6}} (?:{_CAP} ){{1,4}}\d{{1,4}}[a-z]?\b(?:{_UNIT}|(?={_JOIN}{_CAP})){_TAIL}")
+_CONTEXT_WORDS = frozenset(
+    "address addresses live lives lived living located ship shipped shipping deliver delivered delivery resides residence "
+    "resident moved office offices home mail send sent visit taxi return meet arrived".split()
+)
+_PLAIN_WORDS = frozenset(_PLAIN)
+_BOX_WORDS = frozenset(("box", "postfach", "usns", "usnv", "usnumber", "pobox"))
+_AFTER_STREET = re.compile(r" [0-9]{1,4}(?![\w.,]*\d)")
+_START = re.compile(r"\d[A-Za-z]? [A-ZÀ-ÞĀ-Ž\d]|/\d{1,4} [A-ZÀ-Þ]")  # a house number and a name
+_GERMAN_WORDS = ("straße", "strasse", "str.", "weg ", "platz ", "allee ", "gasse ", "ufer ", "damm ", "steig ")
 _GERMAN = re.compile(
     r"(?<!\w)(?:[A-ZÄÖÜ][\wäöüß.\-]{1,30}(?:straße|strasse|str\.|weg|platz|allee|gasse|ufer|damm|steig)"
     r"|(?:[A-ZÄÖÜ][\wäöüß\-]{1,30}[ -]){1,2}(?:Straße|Strasse|Str\.|Weg|Platz|Allee)) \d{1,4} ?[a-z]?\b"
@@ -59,18 +71,23 @@ _CONTEXT = ("address", "live", "located", "ship", "deliver", "resid", "moved", "
             "return to", "meet you at", "arrived at")  # fmt: skip
 
 
-def find(text: str) -> Iterator[Span]:
-    for m in _NUMBERED.finditer(text):
-        yield _span(m, "street", 0.8)
-    for m in _HOUSED.finditer(text):
-        if _has_context(text, m.start()):
-            yield _span(m, "street", 0.6)
-    for m in _GERMAN.finditer(text):
-        yield _span(m, "german", 0.8)
-    if "ox" in text or "Postfach" in text or "USN" in text:
+def find(reading: Reading) -> Iterator[Span]:
+    """Cheap questions first: most texts have no address."""
+    text, lower, vocabulary = reading.text, reading.lower, reading.vocabulary
+    context = not _CONTEXT_WORDS.isdisjoint(vocabulary)
+    if _START.search(text) is not None:
+        for m in _NUMBERED.finditer(text):
+            yield _span(m, "street", 0.8)
+        for m in _HOUSED.finditer(text) if context else ():
+            if _has_context(text, m.start()):
+                yield _span(m, "street", 0.6)
+    if _AFTER_STREET.search(text) is not None and any(word in lower for word in _GERMAN_WORDS):
+        for m in _GERMAN.finditer(text):
+            yield _span(m, "german", 0.8)
+    if not _BOX_WORDS.isdisjoint(vocabulary):
         for m in _BOXES.finditer(text):
             yield _span(m, "box", 0.8)
-    for m in _LOWER.finditer(text):
+    for m in _LOWER.finditer(text) if context and not _PLAIN_WORDS.isdisjoint(vocabulary) else ():
         if _has_context(text, m.start()):
             yield _span(m, "street", 0.6)
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from tunesmith.data.audit.reading import Reading
 from tunesmith.data.audit.spans import Span
 
-_WORDS = ("birth", "born", "dob", "d.o.b", "b-day", "bday", "geboren", "geburt", "naissance", "né le", "née le",
-          "nacid", "nacimiento", "nato il", "nata il", "nascita", "geboortedatum")  # fmt: skip
+_WORDS = frozenset(
+    "birth birthday birthdate born dob bday day geboren geb geburtsdatum naissance né née nacimiento nacido nacida nato "
+    "nata nascita geboortedatum".split()
+)
 _CONTEXT = re.compile(
     r"\b(?:date of birth|birth ?da(?:y|te)|b-?day|born(?: on)?|d\.?o\.?b\b\.?|geb(?:oren|urtsdatum|\.)(?: am)?|"
     r"(?:date de )?naissance|née? le|fecha de nacimiento|nacid[oa](?: el)?|nat[oa] il|data di nascita|geboortedatum)",
@@ -26,8 +29,9 @@ DATE = re.compile(
 REACH = 40  # characters from the word to the date
 
 
-def find(text: str, lower: str) -> Iterator[Span]:
-    if not any(word in lower for word in _WORDS):
+def find(reading: Reading) -> Iterator[Span]:
+    text = reading.text
+    if _WORDS.isdisjoint(reading.vocabulary) and "d.o.b" not in reading.lower:
         return
     for m in _CONTEXT.finditer(text):
         date = DATE.search(text, m.end(), m.end() + REACH + 20)

@@ -22,19 +22,21 @@ LENGTHS = {
         ).split()
     )
 }
-_START = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?=[ \-]?[A-Za-z0-9]{4})")
+_CHECK_DIGITS = re.compile(r"[0-9]{2}(?=[ \-\u00a0]?[A-Za-z0-9]{4})")  # rarer in a text than two letters
 _SEPARATORS = " -\u00a0"
 
 
 def find(text: str) -> Iterator[Span]:
     at = 0
-    for m in _START.finditer(text):
-        if m.start() < at:
+    for m in _CHECK_DIGITS.finditer(text):
+        start = m.start() - 2
+        if start < at or (start > 0 and text[start - 1].isalnum()):
             continue
-        end = _end(text, m.start(), LENGTHS.get(m.group()[:2].upper(), 0))
+        country = text[start : m.start()].upper()
+        end = _end(text, start, LENGTHS.get(country, 0))
         if end:
             at = end
-            yield Span(m.start(), end, "iban", m.group()[:2].lower(), 1.0)
+            yield Span(start, end, "iban", country.lower(), 1.0)
 
 
 def _end(text: str, start: int, length: int) -> int:

@@ -55,7 +55,7 @@ for _number in NUMBERS:
 
 # forms with letters; the group's name says which
 _LETTERED = re.compile(
-    r"(?<![\w-])(?:"
+    r"(?:"
     r"(?P<uk_nino>[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z] ?\d{2} ?\d{2} ?\d{2} ?[A-D])"
     r"|(?P<es_dni>\d{8}[- ]?[A-HJ-NP-TV-Z])"
     r"|(?P<es_nie>[XYZ][- ]?\d{7}[- ]?[A-HJ-NP-TV-Z])"
@@ -65,6 +65,8 @@ _LETTERED = re.compile(
     r")(?![\w-])",
     re.IGNORECASE,
 )
+_LETTERED_DIGITS = re.compile(r"[0-9]{2,8}")
+_LEADS = (0, 1, 2, 5, 6)  # characters of a form before its first digit: DNI, NIE, NIE or NINO, PAN, codice fiscale
 _LETTERED_MODULE = {
     "es_dni": "stdnum.es.dni",
     "es_nie": "stdnum.es.nie",
@@ -91,10 +93,28 @@ def find(text: str, runs: Iterable[Run]) -> Iterator[Span]:
             if (context or formed) and _is_valid(number.module, run.digits):
                 yield Span(run.start, run.end, "national_id", number.what, 0.95 if context else 0.7)
                 break
-    for m in _LETTERED.finditer(text):
+    for m in _lettered(text):
         score = _lettered_score(text, m)
         if score:
             yield Span(m.start(), m.end(), "national_id", m.lastgroup or "", score)
+
+
+def _lettered(text: str) -> Iterator[re.Match[str]]:
+    """Looks from each group of digits backwards: far fewer places than every letter."""
+    at = 0
+    for digits in _LETTERED_DIGITS.finditer(text):
+        first = digits.start()
+        if first < at or (digits.end() - first < 6 and not text[first - 1 : first].isalpha()):
+            continue
+        for lead in _LEADS:
+            start = first - lead
+            if start < 0 or (start > 0 and (text[start - 1].isalnum() or text[start - 1] in "_-")):
+                continue
+            m = _LETTERED.match(text, start)
+            if m:
+                at = m.end()
+                yield m
+                break
 
 
 def _lettered_score(text: str, m: re.Match[str]) -> float:

@@ -31,15 +31,11 @@ _DATE = re.compile(
 _QUAD = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _NUMBER = re.compile(r"\d+\.\d+|\d{1,3}(?:[., ]\d{3})+(?:\.\d+)?")  # 3.14159, 1.234.567, 1 234 567
 _EXTENSION = re.compile(r" ?(?:x|ext\.? ?|#)\d{1,6}(?!\w)", re.IGNORECASE)
-_X = re.compile(r"(?<![\w])\(?\d{3}\)?[ .\-]?\d{3}[ .\-]?\d{4}x\d{1,6}(?!\w)")  # the run stops at a letter
 
 
 def find(text: str, runs: Iterable[Run], regions: tuple[str, ...]) -> Iterator[Span]:
     """`regions`: ISO countries whose national numbers count without a country code. Needs the audit extra."""
-    for m in _X.finditer(text) if "x" in text else ():
-        yield Span(m.start(), m.end(), "phone", "extension", 0.8)
     for run in runs:
-        # "x123" after a run is its extension; runs never end inside a word otherwise
         extension = _EXTENSION.match(text, run.end)
         end = extension.end() if extension else run.end
         if not 6 <= len(run.digits) <= 16:
