@@ -20,6 +20,11 @@ Peculiar templates (see layout.py for how they are recognised):
   where the answer begins in an assistant's turn ("prompt_ends"), and so differs from transformers';
 - thinking models get enable_thinking=False: targets are final answers;
 - no chat template at all (base models): the plain layout in template.py.
+
+Tools: calls, what tools answer and the declared tools go through the template as transformers passes them; a
+template that leaves any of it out is refused (calls.py). A row whose answer is itself a call carries that turn as its
+last message: it is then the turn, as the template writes it, that is trained, and `target` is for people.
+A turn of weight 0 is context: it is in the prompt and not trained.
 """
 
 from __future__ import annotations
@@ -33,9 +38,9 @@ from typing import Any
 
 from tunesmith.core.errors import DataError
 from tunesmith.core.nouns import Message
-from tunesmith.text import receipt
+from tunesmith.text import calls, receipt
 from tunesmith.text.layout import KEPT, Layout, find_layout, fold_system
-from tunesmith.text.template import PLAIN, ChatTemplate, TemplateRefusal
+from tunesmith.text.template import PLAIN, ChatTemplate, TemplateRefusal, Tools
 from tunesmith.text.tokenizer import Tokenizer, read_template
 
 MARKS = "".join(map(chr, range(0xFDD0, 0xFDEF)))  # noncharacters: Unicode keeps them for a program's own use
@@ -71,6 +76,7 @@ class Renderer:
         context_ids = [i for i in self._contexts[0][1] if i not in tokenizer.special_ids]
         self._context_text = tokenizer.decode(context_ids)
         self._context_ids = context_ids if self._context_text else []
+        self._writes: calls.Writes | None = None  # what the template writes of tools, once that is asked
         self._answer = lru_cache(maxsize=4096)(self._encode_answer)  # a classifier has few answers, and many rows
 
     @classmethod
@@ -84,27 +90,31 @@ class Renderer:
 
     # -- one example ------------------------------------------------------------------------------------
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]:
         """Ids up to where the assistant's answer begins. No messages: what plain text begins with.
 
-        Raises DataError when the template refuses the conversation or would leave some of it out.
+        A last turn of tool calls is the answer itself, and is left out. Raises DataError when the template refuses
+        the conversation or would leave some of it out.
         """
         if not messages:
             return list(self.tokenizer.bos_ids)
-        return self.tokenizer.encode(self._spell(messages))
+        return self.tokenizer.encode(self._spell(_before(messages), tools))
 
     def answer(self, target: str) -> list[int]:
         """Ids of the answer as a served model should write it, stop token last."""
         return list(self._answer(target))
 
-    def render(self, messages: Sequence[Message], target: str) -> Rendered:
-        """prompt + answer. Trained: the answer and every earlier assistant turn, each with its stop token.
+    def render(self, messages: Sequence[Message], target: str, tools: Tools = ()) -> Rendered:
+        """prompt + answer. Trained: the answer and every earlier assistant turn whose weight is not 0, each with its
+        stop token.
 
         Without messages: plain text and the end of sequence, all trained (a begin-of-sequence token has nothing
         before it to be predicted from).
         """
         if not messages:
             return self._plain(self.tokenizer.encode(target))
+        if calls.uses_tools(messages, tools):
+            return self._with_tools(messages, target, tools)
         if self._trains_earlier(messages):
             ids, trained = self._masked(messages)
         else:
@@ -112,22 +122,25 @@ class Renderer:
             trained = [False] * len(ids)
         return _join(ids, trained, self._answer(target))
 
-    def render_many(self, examples: Iterable[tuple[Sequence[Message], str]]) -> list[Rendered]:
-        """`render` of each, several times faster: prompts are encoded as one batch."""
-        examples = list(examples)
-        texts: list[str] = []
-        for messages, target in examples:
-            if not messages:
-                texts.append(target)
-            elif not self._trains_earlier(messages):
-                texts.append(self._spell(messages))
+    def render_many(
+        self, examples: Iterable[tuple[Sequence[Message], str] | tuple[Sequence[Message], str, Tools]]
+    ) -> list[Rendered]:
+        """`render` of each (messages, target) or (messages, target, tools), several times faster: prompts are
+        encoded as one batch."""
+        complete = [(e[0], e[1], e[2] if len(e) == 3 else ()) for e in examples]
+        apart = [bool(m) and (calls.uses_tools(m, tools) or self._trains_earlier(m)) for m, _, tools in complete]
+        texts = [
+            self._spell(messages) if messages else target
+            for (messages, target, _), alone in zip(complete, apart, strict=True)
+            if not alone
+        ]
         encoded = iter(self.tokenizer.encode_many(texts))
         rendered = []
-        for messages, target in examples:
-            if not messages:
+        for (messages, target, tools), alone in zip(complete, apart, strict=True):
+            if alone:
+                rendered.append(self.render(messages, target, tools))
+            elif not messages:
                 rendered.append(self._plain(next(encoded)))
-            elif self._trains_earlier(messages):
-                rendered.append(self.render(messages, target))
             else:
                 ids = next(encoded)
                 rendered.append(_join(ids, [False] * len(ids), self._answer(target)))
@@ -175,7 +188,11 @@ class Renderer:
         return Rendered(ids, (False,) * len(before) + (True,) * (len(ids) - len(before)))
 
     def _encode_answer(self, target: str) -> tuple[int, ...]:
-        text = self.layout.lead + self._kept(target) + self.layout.tail
+        kept = self._kept(target)
+        return (*self._encode_after_prompt(self.layout.lead + kept + self.layout.tail, kept), self.stop_id)
+
+    def _encode_after_prompt(self, text: str, kept: str | None) -> list[int]:
+        """Ids of what follows a prompt, which no token crosses into; `kept` is what they should decode to again."""
         chosen: list[int] | None = None
         for context, context_ids in self._contexts:
             ids = self.tokenizer.encode(context + text)
@@ -183,16 +200,14 @@ class Renderer:
                 continue  # the tokenizer merged across the border
             ids = ids[len(context_ids) :]
             chosen = chosen or ids
-            if not text[:1].isspace() or self.decode([*ids, self.stop_id]) == self._kept(target):
+            if kept is None or not text[:1].isspace() or self.decode([*ids, self.stop_id]) == kept:
                 chosen = ids
                 break
-        if chosen is None:
-            chosen = self.tokenizer.encode(text)
-        return (*chosen, self.stop_id)
+        return self.tokenizer.encode(text) if chosen is None else chosen
 
     def _trains_earlier(self, messages: Sequence[Message]) -> bool:
         with_system = bool(self.system) or messages[0].role == "system"
-        return self.layout.history[with_system] and any(m.role == "assistant" for m in messages)
+        return self.layout.history[with_system] and any(m.role == "assistant" and m.weight for m in messages)
 
     def _complete(self, messages: Sequence[Message]) -> list[Message]:
         """The conversation with its system prompt, in the roles that the template takes."""
@@ -201,25 +216,78 @@ class Renderer:
             complete.insert(0, Message(role="system", content=self.system))
         return fold_system(complete) if self.layout.folds_system else complete
 
-    def _spell(self, messages: Sequence[Message]) -> str:
+    def _spell(self, messages: Sequence[Message], tools: Tools = ()) -> str:
         """The prompt's text, ready for Tokenizer.encode."""
         complete = self._complete(messages)
-        mark, _, _ = _unused(complete)
+        mark = _unused(calls.texts_of(complete, tools))[0]
+        return self._finish(self._prompt_text(complete, tools, mark), mark)
+
+    def _finish(self, text: str, mark: str) -> str:
+        return self.tokenizer.respell(text).replace(mark, "")
+
+    def _prompt_text(self, complete: Sequence[Message], tools: Tools, mark: str) -> str:
+        """What the template writes, strings of special tokens in people's text broken by `mark`."""
+        if calls.uses_tools(complete, tools):
+            self._writes = self._writes or calls.try_out(self._template)
+            calls.refuse_left_out(self._writes, complete, tools)
         broken = [self._break(m.content, mark) for m in complete]
-        text = self._write(complete, broken)
+        text = self._write(complete, broken, tools, mark)
         for m, content in zip(complete, broken, strict=True):
-            if m.role != "assistant" and content.strip() not in text:
+            if m.role in ("system", "user") and content.strip() not in text:
                 raise DataError(
                     f"the chat template leaves out what the {m.role} says: {m.content[:60]!r}",
                     where="messages",
                     fix=f"leave the {m.role} turn out, or put a chat template that writes it into the model folder",
                 )
-        return self.tokenizer.respell(text).replace(mark, "")
+        calls.refuse_lost(complete, broken, text)
+        return text
+
+    def _with_tools(self, messages: Sequence[Message], target: str, tools: Tools) -> Rendered:
+        """`render` of a conversation with tools: what an assistant's turn adds is found by writing the conversation
+        up to it and with it."""
+        before = self._complete(_before(messages))
+        mark = _unused(calls.texts_of(self._complete(messages), tools))[0]
+        prompt = self._prompt_text(before, tools, mark)
+        spans = []
+        if self._trains_earlier(before):
+            for i, m in enumerate(before):
+                if m.role == "assistant" and m.weight:
+                    start, end = self._turn(before[:i], m, tools, mark)
+                    if not prompt.startswith(end):
+                        raise _moved()
+                    spans.append((len(self._finish(start, mark)), len(self._finish(end, mark))))
+        ids, places = self.tokenizer.encode_placed(self._finish(prompt, mark))
+        trained = _inside(places, spans)
+        if len(messages) == 0 or not messages[-1].tool_calls:
+            return _join(ids, trained, self._answer(target))
+        start, end = self._turn(before, messages[-1], tools, mark)
+        said = end[len(start) :]
+        stop = next((s for s in sorted(self.tokenizer.specials, key=len, reverse=True) if said.endswith(s)), "")
+        stop_id = self.tokenizer.specials[stop] if stop else self.stop_id
+        if stop_id not in self.stop_ids:
+            raise DataError(
+                f"the chat template ends a turn of tool calls with {stop!r}, after which this model goes on writing",
+                where="messages",
+                fix='add its id to "eos_token_id" in generation_config.json',
+            )
+        text = self._finish(said.removesuffix(stop), mark)
+        return _join(ids, trained, (*self._encode_after_prompt(text, None), stop_id))
+
+    def _turn(self, before: Sequence[Message], turn: Message, tools: Tools, mark: str) -> tuple[str, str]:
+        """The text before an assistant's turn, and with it up to its stop token."""
+        start = self._prompt_text(before, tools, mark)
+        complete = [*before, turn]
+        broken = [self._break(m.content, mark) for m in complete]
+        text = self._template_text(complete, broken, tools, mark, generate=False)
+        if not text.startswith(start) or not text[len(start) :].strip():
+            raise _moved()
+        calls.refuse_lost(complete[-1:], broken[-1:], text[len(start) :])
+        return start, text.rstrip()
 
     def _masked(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
         """Prompt ids, and which belong to earlier assistant turns. The turns are found by marks round their text."""
         complete = self._complete(messages)
-        mark, opening, closing = _unused(complete)
+        mark, opening, closing = _unused(m.content for m in complete)
         marked, spans = [], []
         for m in complete:
             content = self._break(m.content, mark)
@@ -228,8 +296,8 @@ class Renderer:
                 before = content[: len(content) - len(content.lstrip())]
                 content = f"{before}{opening}{core}{closing}{content[len(before) + len(core) :]}"
             marked.append(content)
-        text = self.tokenizer.respell(self._write(complete, marked)).replace(mark, "")
-        turns = [m.content for m in complete if m.role == "assistant"]
+        text = self._finish(self._write(complete, marked), mark)
+        turns = [m for m in complete if m.role == "assistant"]
         pieces = re.split(f"[{opening}{closing}]", text)
         plain = "".join(pieces)
         if plain != self._spell(messages) or len(pieces) != 2 * len(turns) + 1:
@@ -237,30 +305,40 @@ class Renderer:
         place = 0
         stop = self.layout.tail + self.tokenizer.respell(self.layout.stop)
         for i, turn in enumerate(turns):
-            kept = self._kept(turn)
+            kept = self._kept(turn.content)
             start = place + len(pieces[2 * i])
             place = start + len(pieces[2 * i + 1])
             start -= len(self.layout.lead) + len(kept) - len(kept.lstrip())
             end = place + (len(kept) - len(kept.rstrip()) if kept.strip() else 0) + len(stop)
             if not plain.startswith(self.layout.lead, start) or plain[end - len(stop) : end] != stop:
                 raise _moved()
-            spans.append((start, end))
+            if turn.weight:
+                spans.append((start, end))
         ids, places = self.tokenizer.encode_placed(plain)
         return ids, _inside(places, spans)
 
     def _break(self, content: str, mark: str) -> str:
         return self.tokenizer.break_specials(content, mark)
 
-    def _write(self, complete: Sequence[Message], contents: Sequence[str]) -> str:
-        turns = [{"role": m.role, "content": c} for m, c in zip(complete, contents, strict=True)]
+    def _write(self, complete: Sequence[Message], contents: Sequence[str], tools: Tools = (), mark: str = "") -> str:
+        """The text up to where the answer begins."""
+        if self.layout.ends == "generation prompt":
+            return self._template_text(complete, contents, tools, mark, generate=True)
+        end = MARKS[-1]
+        asked = [*complete, Message(role="assistant", content=end)]
+        text = self._template_text(asked, [*contents, end], tools, mark, generate=False)
+        return text[: text.rindex(end)]
+
+    def _template_text(
+        self, complete: Sequence[Message], contents: Sequence[str], tools: Tools, mark: str, *, generate: bool
+    ) -> str:
+        turns = calls.turns_of(complete, contents, lambda text: self._break(text, mark))
+        declared = [calls.changed(tool, lambda text: self._break(text, mark)) for tool in tools]
         try:
-            if self.layout.ends == "generation prompt":
-                return self._template.write(turns, add_generation_prompt=True)
-            end = MARKS[-1]
-            text = self._template.write([*turns, {"role": "assistant", "content": end}], add_generation_prompt=False)
-            return text[: text.rindex(end)]
+            return self._template.write(turns, add_generation_prompt=generate, tools=declared)
         except TemplateRefusal as e:
-            roles = ", ".join(m.role for m in complete)
+            # the answer's own mark is no turn of the user's
+            roles = ", ".join(m.role for m in complete if m.content != MARKS[-1])
             raise DataError(
                 f"the model's chat template refuses the turns {roles}: {e}",
                 where="messages",
@@ -268,13 +346,18 @@ class Renderer:
             ) from e
 
 
+def _before(messages: Sequence[Message]) -> Sequence[Message]:
+    """The conversation without a last turn of tool calls, which is the answer itself."""
+    return messages[:-1] if messages and messages[-1].tool_calls else messages
+
+
 def _join(ids: list[int], trained: list[bool], answer: tuple[int, ...]) -> Rendered:
     return Rendered((*ids, *answer), (*trained, *(True,) * len(answer)))
 
 
-def _unused(messages: Sequence[Message]) -> tuple[str, str, str]:
-    """Three marks that occur in no message."""
-    found = {c for m in messages if not m.content.isascii() for c in _MARKS.findall(m.content)}
+def _unused(texts: Iterable[str]) -> tuple[str, str, str]:
+    """Three marks that occur in no text."""
+    found = {c for text in texts if not text.isascii() for c in _MARKS.findall(text)}
     free = [c for c in MARKS[:-1] if c not in found]
     if len(free) < 3 or MARKS[-1] in found:
         raise DataError(

@@ -46,7 +46,8 @@ PLAIN = (
     "{% endfor %}{% if add_generation_prompt %}{{ 'Assistant:' }}{% endif %}"
 )
 
-Messages = Sequence[Mapping[str, str]]
+Messages = Sequence[Mapping[str, Any]]
+Tools = Sequence[Mapping[str, Any]]
 
 
 class TemplateRefusal(Exception):
@@ -125,10 +126,13 @@ class ChatTemplate:
             )
         self._template = _compile(source)
 
-    def write(self, messages: Messages, *, add_generation_prompt: bool) -> str:
+    def write(self, messages: Messages, *, add_generation_prompt: bool, tools: Tools = ()) -> str:
         """Raises TemplateRefusal with the template's own words when it does not take these messages."""
         limit = OUTPUT_CHARS + 2 * sum(len(m["content"]) for m in messages)
         variables = {**self._variables, "add_generation_prompt": add_generation_prompt}
+        if tools or any("tool_calls" in m for m in messages):
+            limit += 4 * len(json.dumps([list(messages), list(tools)]))
+            variables["tools"] = list(tools) or None
         try:
             return _run(self._template, messages, limit, variables)
         except EXCESSES as e:
@@ -137,12 +141,33 @@ class ChatTemplate:
             raise TemplateRefusal(str(e) or type(e).__name__) from e
 
 
-def _dialogues() -> list[list[dict[str, str]]]:
-    """What an unknown template must get through: every role, one turn and many, short and long."""
+def _dialogues() -> list[list[dict[str, Any]]]:
+    """What an unknown template must get through: every role, one turn and many, short and long, a call of a tool."""
     system = {"role": "system", "content": "Be brief."}
     user = {"role": "user", "content": "Hello, world. " * 20}
     assistant = {"role": "assistant", "content": "Hi!"}
-    return [[user], [system, user], [user, assistant], [system, *[user, assistant] * 4, user]]
+    function = {"name": "look_up", "arguments": {"word": "hello", "more": [1, {"a": None}]}}
+    call = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [{"type": "function", "id": "a1b2c3d4e", "function": function}],
+    }
+    result = {"role": "tool", "content": "a greeting", "name": "look_up", "tool_call_id": "a1b2c3d4e"}
+    return [
+        [user],
+        [system, user],
+        [user, assistant],
+        [system, *[user, assistant] * 4, user],
+        [system, user, call, result, assistant],
+    ]
+
+
+def _tools(messages: Messages) -> list[dict[str, Any]] | None:
+    """For a dialogue that calls a tool: its declaration."""
+    if not any("tool_calls" in m for m in messages):
+        return None
+    word = {"type": "object", "properties": {"word": {"type": "string", "description": "a word"}}, "required": ["word"]}
+    return [{"type": "function", "function": {"name": "look_up", "description": "looks up", "parameters": word}}]
 
 
 @lru_cache(maxsize=256)
@@ -184,7 +209,7 @@ def _child() -> None:
         template = _compile(request["source"])
         for messages in _dialogues():
             for generate in (True, False):
-                variables = {**request["variables"], "add_generation_prompt": generate}
+                variables = {**request["variables"], "add_generation_prompt": generate, "tools": _tools(messages)}
                 try:
                     _run(template, messages, OUTPUT_CHARS, variables)
                 except EXCESSES:

@@ -6,7 +6,7 @@
     charset       what the body was read as, and what it claims to be where that cannot be
     folder, file  where it was found
 
-A charset that is unknown or wrong is replaced in a stated order: UTF-8, then Windows-1252, then Latin-1, in which
+A charset that is unknown or wrong is replaced in a stated order: a wider one of its family, UTF-8, then Windows-1252, then Latin-1, in which
 every byte means something. So every message is read, and `charset` says how.
 """
 
@@ -32,6 +32,8 @@ MAIL_FIELDS = (
 )  # fmt: skip
 MOST_PARTS = 1_000
 FALLBACKS = ("utf-8", "windows-1252", "latin-1")
+WIDER = {"gb2312": "gb18030", "ks_c_5601-1987": "cp949", "euc-kr": "cp949", "big5": "cp950", "shift_jis": "cp932"}
+# what programs that claim these really write, as the WHATWG's Encoding Standard has it
 QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -152,7 +154,7 @@ def _text(data: bytes, part: email.message.Message) -> tuple[str, str]:
 
 
 def decode(data: bytes, claimed: str) -> tuple[str, str]:
-    for charset in (claimed, *FALLBACKS):
+    for charset in (claimed, *([WIDER[claimed]] if claimed in WIDER else []), *FALLBACKS):
         try:
             text = data.decode(charset)
         except (UnicodeError, LookupError, ValueError):
