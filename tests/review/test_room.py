@@ -121,7 +121,7 @@ def test_skips_need_a_reason_and_give_the_item_to_the_others() -> None:
         {"text": "text number 0", "reasons": {"ann": "not my language"}}
     ]
     undo = room_.ask("ann", "labels")["progress"]["undo"]
-    say(room_, "ann", "undo", "item000", undo)
+    say(room_, "ann", "undo", "item000", undo["id"])
     assert asked(room_, "ann")[0] == "item000"
 
 
@@ -132,7 +132,7 @@ def test_undo_takes_back_step_by_step_and_only_ones_own() -> None:
     with pytest.raises(InputError, match="nothing of yours"):
         say(room_, "ben", "undo", "item000", first["id"])
     for judgment in (second, first):
-        assert room_.ask("ann", "labels")["progress"]["undo"] == judgment["id"]
+        assert room_.ask("ann", "labels")["progress"]["undo"]["id"] == judgment["id"]
         say(room_, "ann", "undo", judgment["item"], judgment["id"])
         assert asked(room_, "ann")[0] == judgment["item"]
     assert room_.ask("ann", "labels")["progress"]["undo"] is None
@@ -241,7 +241,7 @@ def test_a_room_opened_again_is_as_it_was() -> None:
         if rng.random() < 0.15 and undo:
             mine = first.recent(who, "labels", 1)[0]
             try:
-                say(first, who, "undo", mine["item"], undo)
+                say(first, who, "undo", mine["item"], undo["id"])
             except InputError as e:
                 assert "adjudicated" in str(e)
         elif rng.random() < 0.1 and items:

@@ -236,7 +236,7 @@ class Queue:
     def progress(self, person: str = "") -> dict[str, Any]:
         """JSON-ready. `agreement` is live, as numbers; `left_s` at this person's pace, None if unknown."""
         pace = self.pace(person)
-        mine = self._stands.get(person, {})
+        mine, last = self._stands.get(person, {}), self.last(person)
         return {
             "items": len(self.items),
             "finished": self.finished,
@@ -244,7 +244,7 @@ class Queue:
             "given": self.given,
             "shared": self.shared,
             "mine": len(mine),
-            "undo": next(reversed(mine.values())).id if mine else None,
+            "undo": None if last is None else {"id": last.id, "item": last.item},
             "left_s": None if pace is None else pace * (self.wanted - self.given),
             "disputes": len(self._open),
             "adjudicated": len(self._rulings),

@@ -19,6 +19,7 @@ from tunesmith.review.assignment import People, Person, Role, check_name
 from tunesmith.review.items import Item
 from tunesmith.review.judgment import Draft, Judgment
 from tunesmith.review.queues import Dispute, Queue
+from tunesmith.review.support import parts
 
 AHEAD = 3  # items a page holds: the one shown and those that appear at once after a keypress
 RESAMPLES = 500  # of the overview's intervals
@@ -204,7 +205,11 @@ class Room:
 def _as_facts(item: Item) -> dict[str, Any]:
     """Every field, also those that are their default."""
     facts: dict[str, Any] = {f: plain(getattr(item, f)) for f in item.__struct_fields__ if f != "source"}
-    return facts | {"source": {f: plain(getattr(item.source, f)) for f in item.source.__struct_fields__}}
+    facts["source"] = {f: plain(getattr(item.source, f)) for f in item.source.__struct_fields__}
+    if item.source.passage:  # which words of either stand in the other
+        facts["passage_parts"] = parts(item.source.passage, item.completion)
+        facts["completion_parts"] = parts(item.completion, item.source.passage)
+    return facts
 
 
 def _start(item: Item, most: int = 120) -> str:
