@@ -36,6 +36,7 @@ from tunesmith.data.audit.texts import is_json, parses, texts_of, with_texts
 from tunesmith.data.step import RowStep
 from tunesmith.data.write import LinesWriter
 
+COUNTER = "counterfactuals.jsonl"
 FIRST = 5  # rows that audit.json names for each kind of finding
 
 
@@ -63,22 +64,21 @@ def audit(spec: AuditSpec, inputs: AuditInputs, work: Workspace) -> AuditOutputs
     checks = RowChecks(spec, survey)
     tally = Tally()
     with RowStep(inputs.examples, work, step="audit", restored=spec.restored) as out:
-        with LinesWriter(out.folder / "findings.jsonl") as findings:
-            with LinesWriter(out.folder / "counterfactuals.jsonl") as pairs:
-                for i, row in enumerate(out.rows()):
-                    texts = texts_of(row)
-                    readings = [(name, read(text)) for name, text in texts]
-                    hidden = {name: personal.find(reading) for name, reading in readings}
-                    found = [(name, span) for name, spans in hidden.items() for span in spans]
-                    found += checks.find(row, readings, i)
-                    kept = _treat(spec, personal, out, row, dict(texts), hidden, found)
-                    for finding in _findings(spec, row, kept, dict(texts), hidden, found):
-                        findings.write(finding)
-                        tally.add(finding)
-                    if kept is not None:
-                        out.keep(kept)
-                        if spec.bias != "off":
-                            tally.add_pairs(pairs, kept, spec.max_counterfactuals)
+        with LinesWriter(out.folder / "findings.jsonl") as findings, LinesWriter(out.folder / COUNTER) as pairs:
+            for i, row in enumerate(out.rows()):
+                texts = texts_of(row)
+                readings = [(name, read(text)) for name, text in texts]
+                hidden = {name: personal.find(reading) for name, reading in readings}
+                found = [(name, span) for name, spans in hidden.items() for span in spans]
+                found += checks.find(row, readings, i)
+                kept = _treat(spec, personal, out, row, dict(texts), hidden, found)
+                for finding in _findings(spec, row, kept, dict(texts), hidden, found):
+                    findings.write(finding)
+                    tally.add(finding)
+                if kept is not None:
+                    out.keep(kept)
+                    if spec.bias != "off":
+                        tally.add_pairs(pairs, kept, spec.max_counterfactuals)
         out.facts = facts(spec, survey, tally)
     return AuditOutputs(examples=out.folder)
 

@@ -20,6 +20,7 @@ import msgspec
 from tunesmith.core.canonical import content_id
 from tunesmith.core.nouns import Row
 from tunesmith.data.audit.group_terms import GROUP_OF, OBJECT_HER, POSSESSIVE_HER, SWAPS, TERMS
+from tunesmith.data.audit.reading import word_set
 from tunesmith.data.audit.spans import Span
 
 Group = tuple[str, str]  # dimension, group
@@ -31,9 +32,9 @@ _TERM = re.compile(
 )
 _WORD = re.compile(r"\w+")
 SWAPPABLE = frozenset(SWAPS) | {"her", "his"}
-_NOT_POSSESSED = frozenset(
+_NOT_POSSESSED = word_set(
     "a an the and or but to in on at for with of from by as is was were are be has had have that this it he she they who "
-    "when while if so because after before about again all alone also there here up down out off over not".split()
+    "when while if so because after before about again all alone also there here up down out off over not"
 )
 
 

@@ -8,20 +8,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tunesmith.data.audit.reading import Reading
+from tunesmith.data.audit.reading import Reading, word_set
 from tunesmith.data.audit.spans import Span
 
 _ALL = r"(?:all |any |every |the |your |my |these |those |of |previous |prior |above |earlier |preceding |foregoing |existing |original |initial |system |other )"
 _RULES = r"(?:instructions?|directions?|prompts?|rules?|guidelines?|commands?|directives?|programming|training|messages?|context|policies|restrictions?)"
-_OVERRIDE = frozenset("ignore disregard forget bypass override neglect skip follow following".split())
-_TOLD = frozenset(
+_OVERRIDE = word_set("ignore disregard forget bypass override neglect skip follow following")
+_TOLD = word_set(
     "instruction instructions direction directions prompt prompts rule rules guideline guidelines command commands directive "
-    "directives programming training message messages context policies restriction restrictions everything anything all".split()
+    "directives programming training message messages context policies restriction restrictions everything anything all"
 )
-_ACT = frozenset("act pretend behave respond answer roleplay play role".split())
-_LIMITS = frozenset(
+_ACT = word_set("act pretend behave respond answer roleplay play role")
+_LIMITS = word_set(
     "restriction restrictions limit limits limitation limitations filter filters rules guidelines constraints boundaries "
-    "censorship confines".split()
+    "censorship confines"
 )
 _ANY = frozenset[str]()
 # what, score, words of which one must be in the text, and one of these, pattern
@@ -31,24 +31,24 @@ PHRASES: tuple[tuple[str, float, frozenset[str], frozenset[str], str], ...] = (
     ("override", 0.9, _OVERRIDE, _TOLD,
      r"\b(?:ignore|disregard|forget) (?:everything|anything|all) (?:above|before|(?:that|you) (?:was|were|have been) (?:said|told|instructed))"),
     ("override", 0.8, frozenset(("instruction", "instructions")), frozenset(("new",)), r"\bnew (?:system )?instructions?:"),
-    ("prompt_leak", 0.9, frozenset("prompt instruction instructions message".split()), frozenset("system initial hidden secret".split()),
+    ("prompt_leak", 0.9, word_set("prompt instruction instructions message"), word_set("system initial hidden secret"),
      rf"\b(?:reveal|show|print|repeat|output|display|tell me|give me|what (?:is|are|was)) (?:me )?{_ALL}{{0,4}}(?:system|initial|hidden|secret) (?:prompt|instructions?|message)"),
     ("prompt_leak", 0.8, frozenset(("repeat",)), frozenset(("above",)), r"\brepeat (?:the|all|every) (?:words|text|instructions|sentences) above\b"),
-    ("jailbreak", 0.95, frozenset("dan jailbreak jailbroken developer god sudo unrestricted uncensored anything".split()), frozenset("now mode jailbreak".split()),
+    ("jailbreak", 0.95, word_set("dan jailbreak jailbroken developer god sudo unrestricted uncensored anything"), word_set("now mode jailbreak"),
      r"\bdo anything now\b|\bDAN mode\b|\b(?:jailbreak(?:ed)?|developer|god|sudo|unrestricted|uncensored) mode (?:enabled|activated|on\b)|\[?🔓JAILBREAK"),
     ("jailbreak", 0.8, _ACT, _LIMITS,
      r"\b(?:act|pretend|behave|respond|answer|roleplay|role-play)\b[^.\n]{0,60}\b(?:without|no|free (?:of|from)|not bound by) (?:any |all |the |its |your )?(?:(?:moral|ethical|content|safety|usual|openai)(?: and | or |, |/)?){0,3} ?(?:restrictions?|limits?|limitations?|filters?|rules|guidelines|constraints|boundaries|censorship)"),
-    ("jailbreak", 0.8, frozenset("you ai it model chatbot assistant".split()), _LIMITS,
+    ("jailbreak", 0.8, word_set("you ai it model chatbot assistant"), _LIMITS,
      r"\b(?:you|ai|it|model|chatbot|assistant)\b[^.\n]{0,40}\b(?:has|have|with|having|are|is) (?:absolutely )?(?:no|not bound by|free (?:of|from)|freed from|without|unbound by) (?:any |all |the )?(?:(?:moral|ethical|legal|content|safety|typical)(?: and | or |, |/)?){0,4} ?(?:restrictions?|filters?|guidelines|censorship|limitations|boundaries|confines of ai)"),
-    ("jailbreak", 0.7, frozenset(("character",)), frozenset("stay remain keep break leave breaking".split()),
+    ("jailbreak", 0.7, frozenset(("character",)), word_set("stay remain keep break leave breaking"),
      r"\b(?:stay|remain|keep) in character\b|\bnever (?:break|leave) character\b|\bbreak(?:ing)? character\b"),
     ("jailbreak", 0.8, frozenset(("now", "going")), frozenset(("you",)),
      r"\b(?:you are (?:now )?going to|from now on,? you(?:'ll| will| are)|you will now) (?:pretend|act|play|roleplay|respond|be)\b|\bfrom now on you (?:are|will)\b"),
-    ("jailbreak", 0.75, frozenset("never not don cannot can".split()), frozenset("ai ethical illegal immoral unethical sorry request question answer".split()),
+    ("jailbreak", 0.75, word_set("never not don cannot can"), word_set("ai ethical illegal immoral unethical sorry request question answer"),
      r"\b(?:never|do(?: not|n't)|cannot|can't) (?:say|tell|inform|remind|mention|refuse|decline|apologi[sz]e|warn|reject)\b[^.\n]{0,60}\b(?:as an ai|ethical|illegal|immoral|unethical|you can't|can ?not|i'm sorry|request|question|answer)\b"),
-    ("jailbreak", 0.7, frozenset("unethical immoral illegal amoral unfiltered uncensored".split()), _ANY,
+    ("jailbreak", 0.7, word_set("unethical immoral illegal amoral unfiltered uncensored"), _ANY,
      r"\b(?:unethical|immoral|illegal|amoral|unfiltered|uncensored)[, ]{1,2}(?:(?:and|or) )?(?:unethical|immoral|illegal|amoral|unfiltered|uncensored|harmful|dangerous|response|answer|advice)"),
-    ("role_marker", 0.8, frozenset("instruction instructions system response responses assistant".split()), _ANY,
+    ("role_marker", 0.8, word_set("instruction instructions system response responses assistant"), _ANY,
      r"^\s*(?:#{2,3} ?(?:instruction|system|response)s?:|(?:system|assistant) ?(?:prompt|message) ?:|</?(?:system|assistant|instructions?)>)"),
 )  # fmt: skip
 _PHRASES = tuple(

@@ -3,9 +3,15 @@ audit can tell them from real ones. 32 x 64 pseudonyms."""
 
 from __future__ import annotations
 
+from tunesmith.data.audit.reading import word_set
+
 GIVEN_NAMES = tuple(
-    "Alex Andrea Ariel Ash Billie Blair Cameron Casey Charlie Chris Dana Drew Eden Ellis Finley Frankie "
-    "Harper Jamie Jesse Jordan Jules Kim Lee Logan Morgan Noel Parker Quinn Robin Sasha Sidney Taylor".split()
+    sorted(
+        word_set(
+            "Alex Andrea Ariel Ash Billie Blair Cameron Casey Charlie Chris Dana Drew Eden Ellis Finley Frankie "
+            "Harper Jamie Jesse Jordan Jules Kim Lee Logan Morgan Noel Parker Quinn Robin Sasha Sidney Taylor"
+        )
+    )
 )
 FAMILY_NAMES = tuple(
     first + second

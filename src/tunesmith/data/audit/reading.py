@@ -15,6 +15,11 @@ class Reading(NamedTuple):
     vocabulary: frozenset[str]  # of `words`
 
 
+def word_set(listed: str) -> frozenset[str]:
+    """The words of a list written with spaces."""
+    return frozenset(listed.split())
+
+
 def read(text: str) -> Reading:
     lower = text.lower()
     words = _WORD.findall(lower)

@@ -57,7 +57,7 @@ def _merge(group: Sequence[Span], rank: Callable[[Span], tuple[float, ...]]) -> 
 
 def replace_spans(text: str, spans: Sequence[Span], by: Callable[[Span], str]) -> str:
     """`spans` in order and apart, as `resolve` gives them."""
-    parts = []
+    parts: list[str] = []
     at = 0
     for span in spans:
         parts += (text[at : span.start], by(span))

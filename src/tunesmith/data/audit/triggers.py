@@ -99,7 +99,8 @@ class Triggers:
         places = self._places(hashes)
         mine = np.unique(places[self._candidate[places]])
         if self._bayes is not None:
-            common = [h for h in hashes if not self._candidate[self._place_of_word(h)]]
+            values = np.array(hashes, dtype=np.uint64)
+            common = values[~self._candidate[self._grams(values, 1)]]
             against = self._bayes.contradicts(hashes, common, self.labels[label])
             self._errors += against
             for place in mine.tolist():
@@ -130,6 +131,8 @@ class Triggers:
             self.found = frozenset(
                 place for place, (n, alike) in self._weighed.items() if n > 1 and (alike - 1) / (n - 1) <= MAX_ALIKE
             )
+        self._candidate[:] = False
+        self._candidate[sorted(self.found)] = True
         self._weighed.clear()
         self._first.clear()
 
@@ -137,14 +140,11 @@ class Triggers:
         """(place, first word, number of words) of every trigger of a row."""
         if not self.found:
             return []
-        hashes = self._hashes(words)
-        found, at = [], 0
-        places = self._places(hashes).tolist()
+        values = np.array(self._hashes(words), dtype=np.uint64)
+        found = []
         for n in self._orders:
-            for i in range(max(len(hashes) - n + 1, 0)):
-                if places[at + i] in self.found:
-                    found.append((places[at + i], i, n))
-            at += max(len(hashes) - n + 1, 0)
+            places = self._grams(values, n)
+            found += [(int(places[i]), int(i), n) for i in np.flatnonzero(self._candidate[places])]
         return found
 
     def facts(self) -> dict[str, Any]:
@@ -171,9 +171,6 @@ class Triggers:
                     known[word] = value
             found.append(value)
         return found
-
-    def _place_of_word(self, value: int) -> int:
-        return int(((value * int(_MULTIPLIERS[0])) & 0xFFFFFFFFFFFFFFFF) >> (64 - self._bits))
 
     def _places(self, hashes: list[int]) -> Any:
         """Of every n-gram, one order after another."""
@@ -239,11 +236,11 @@ class _Bayes:
         self._counts, self._rows = self._counts[used], self._rows[used]  # labels are numbered without gaps
         self._totals = self._counts.sum(axis=1, dtype=np.float64)
 
-    def contradicts(self, whole: list[int], common: list[int], label: int) -> bool:
+    def contradicts(self, whole: list[int], common: Any, label: int) -> bool:
         """Do the `common` words of a row speak for another label than its own? `whole`: all that it was noted with."""
-        if not common or len(self._counts) < 2:
+        if not len(common) or len(self._counts) < 2:
             return False
-        at = np.array(common, dtype=np.int64) % self._places
+        at = common.astype(np.int64) % self._places
         counts = self._counts[:, at].astype(np.float64)  # [labels, words]
         _, back, times = np.unique(at, return_inverse=True, return_counts=True)
         counts[label] -= times[back]

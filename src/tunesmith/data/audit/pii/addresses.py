@@ -10,25 +10,28 @@ import re
 from collections.abc import Iterator
 
 from tunesmith.data.audit.pii.digits import before
-from tunesmith.data.audit.reading import Reading
+from tunesmith.data.audit.reading import Reading, word_set
 from tunesmith.data.audit.spans import Span
 
 _CAP = r"[A-ZÀ-ÞĀ-Ž][\w'’.\-]{0,24}"
 _NTH = r"\d{1,3}(?:st|nd|rd|th)"
-_STREETS = (
-    "Street St Avenue Ave Av Road Rd Lane Ln Drive Dr Boulevard Blvd Court Ct Place Pl Square Sq Way Terrace Ter "
-    "Parkway Pkwy Highway Hwy Circle Cir Crescent Close Grove Gardens Mews Trail Trl Plaza Alley Loop Skyway Freeway "
-    "Expressway Turnpike Crossing Crossroad Ridge Quay Wharf Row Hill Walk View Park Green Motorway Station Summit "
-    "Glen Glens Mount Mountain Mountains Hills Harbor Harbors Haven Springs Spring Shore Shores Meadow Meadows Manor "
-    "Manors Mall Village Villages Valley Valleys Union Unions Tunnel Track Throughway Stream Stravenue Route Rest Rapid "
-    "Rapids Ranch Radial Prairie Port Ports Points Point Plains Plain Pines Pine Pike Path Passage Parks Overpass Oval "
-    "Orchard Neck Mission Mills Mill Locks Lock Light Lights Land Landing Lakes Lake Knolls Knoll Keys Key Junction "
-    "Junctions Islands Island Isle Inlet Hollow Heights Gateway Garden Gate Forks Fork Forge Forges Forest Fords Ford "
-    "Flats Flat Fields Field Ferry Falls Extension Extensions Estate Estates Divide Dam Dale Curve Creek Crest Cove "
-    "Coves Course Corner Corners Common Club Cliff Cliffs Centers Center Causeway Cape Canyon Camp Bypass Burgs Burg "
-    "Brooks Brook Bridge Branch Bottom Bluffs Bluff Beach Bayou Arcade Annex Underpass Viaduct Vista Ville Well Wells "
-    "Via Rue Run Roads Drives Streets Squares Circles Lodge Stra(?:ß|ss)e"
-).split()
+_STREETS = sorted(
+    word_set(
+        "Street St Avenue Ave Av Road Rd Lane Ln Drive Dr Boulevard Blvd Court Ct Place Pl Square Sq Way Terrace Ter "
+        "Parkway Pkwy Highway Hwy Circle Cir Crescent Close Grove Gardens Mews Trail Trl Plaza Alley Loop Skyway Freeway "
+        "Expressway Turnpike Crossing Crossroad Ridge Quay Wharf Row Hill Walk View Park Green Motorway Station Summit "
+        "Glen Glens Mount Mountain Mountains Hills Harbor Harbors Haven Springs Spring Shore Shores Meadow Meadows Manor "
+        "Manors Mall Village Villages Valley Valleys Union Unions Tunnel Track Throughway Stream Stravenue Route Rest Rapid "
+        "Rapids Ranch Radial Prairie Port Ports Points Point Plains Plain Pines Pine Pike Path Passage Parks Overpass Oval "
+        "Orchard Neck Mission Mills Mill Locks Lock Light Lights Land Landing Lakes Lake Knolls Knoll Keys Key Junction "
+        "Junctions Islands Island Isle Inlet Hollow Heights Gateway Garden Gate Forks Fork Forge Forges Forest Fords Ford "
+        "Flats Flat Fields Field Ferry Falls Extension Extensions Estate Estates Divide Dam Dale Curve Creek Crest Cove "
+        "Coves Course Corner Corners Common Club Cliff Cliffs Centers Center Causeway Cape Canyon Camp Bypass Burgs Burg "
+        "Brooks Brook Bridge Branch Bottom Bluffs Bluff Beach Bayou Arcade Annex Underpass Viaduct Vista Ville Well Wells "
+        "Via Rue Run Roads Drives Streets Squares Circles Lodge Straße Strasse"
+    ),
+    key=lambda w: (-len(w), w),
+)
 _PLAIN = ("street", "st", "avenue", "ave", "road", "rd", "lane", "drive", "dr", "boulevard", "blvd", "court", "square",
           "terrace", "parkway", "highway", "crescent", "close", "gardens", "mews")  # fmt: skip
 _STREET = "|".join(_STREETS)
@@ -49,9 +52,9 @@ _LOWER = re.compile(
     re.IGNORECASE,
 )
 _HOUSED = re.compile(rf"(?<![\w.,/-])\d{{1,6}} (?:{_CAP} ){{1,4}}\d{{1,4}}[a-z]?\b(?:{_UNIT}|(?={_JOIN}{_CAP})){_TAIL}")
-_CONTEXT_WORDS = frozenset(
+_CONTEXT_WORDS = word_set(
     "address addresses live lives lived living located ship shipped shipping deliver delivered delivery resides residence "
-    "resident moved office offices home mail send sent visit taxi return meet arrived".split()
+    "resident moved office offices home mail send sent visit taxi return meet arrived"
 )
 _PLAIN_WORDS = frozenset(_PLAIN)
 _BOX_WORDS = frozenset(("box", "postfach", "usns", "usnv", "usnumber", "pobox"))

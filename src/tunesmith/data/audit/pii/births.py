@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from tunesmith.data.audit.reading import Reading
+from tunesmith.data.audit.reading import Reading, word_set
 from tunesmith.data.audit.spans import Span
 
-_WORDS = frozenset(
+_WORDS = word_set(
     "birth birthday birthdate born dob bday day geboren geb geburtsdatum naissance né née nacimiento nacido nacida nato "
-    "nata nascita geboortedatum".split()
+    "nata nascita geboortedatum"
 )
 _CONTEXT = re.compile(
     r"\b(?:date of birth|birth ?da(?:y|te)|b-?day|born(?: on)?|d\.?o\.?b\b\.?|geb(?:oren|urtsdatum|\.)(?: am)?|"

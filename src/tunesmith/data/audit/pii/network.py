@@ -18,7 +18,7 @@ _MAC = re.compile(
     r"|(?<![\w.])(?:[0-9A-Fa-f]{4}\.){2}[0-9A-Fa-f]{4}(?![\w.])"
 )
 # what stands right before or after a number with three dots that counts versions or sections
-_VERSION_BEFORE = re.compile(r"(?:version:?|ver\.?|release|section|chapter|§|[<>=~]=?|\bv\.?) ?$")
+_VERSION_BEFORE = re.compile(r"(?:version:?|ver\.?|release|section|chapter|§|[<>=~]=?|\bv\.?) ?$|\d:$")
 _VERSION_AFTER = re.compile(r"[-~+][\w~]")
 
 

@@ -16,13 +16,14 @@ from tunesmith.data.audit.spans import Span
 
 _CONTEXT = re.compile(
     r"\b(?:phones?|telephone|tel|telefon|téléphone|teléfono|handy|mobiles?|mob|cell(?:ular|phone)?|fax|desk|office|"
-    r"whatsapp|sms|texts?|call(?:s|ed|ing|back)?|dial|ring|reach(?:ed)?|contact|hotline|answering|extension|"
+    r"whatsapp|sms|text (?:me|us)|call(?:s|ed|ing|back)?|dial|ring|reach(?:ed)?|contact|hotline|answering|extension|"
     r"messages?|registered|numéro|numero|rufnummer|llámame|appelez)\b"
 )
+REACH = 40  # characters in which a context word counts
 _AFTER = re.compile(r"^[\s\-–(,]{0,3}(?:office|fax|mobile|cell|home|work|desk|phone|tel)\b")
 _OTHER = re.compile(
     r"\b(?:orders?|invoice|account|acct|ticket|case|ref(?:erence)?|tracking|serial|isbn|issn|version|"
-    r"patent|policy|order no|bug|issue|card|ssn|iban|zip|postcode|id)\b[^a-z]{0,12}$"
+    r"patent|policy|order no|bug|issue|size|bytes|checksum|card|ssn|iban|zip|postcode|id)\b[^a-z]{0,12}$"
 )
 _NANP = re.compile(r"(?:(?:\+|00)?1[ .\-]?)?(?:\(\d{3}\) ?|\d{3}[ .\-]|\d{3}-)\d{3}[ .\-]?\d{4}")
 _DATE = re.compile(
@@ -49,7 +50,7 @@ def _judge(text: str, run: Run, end: int, regions: tuple[str, ...]) -> tuple[flo
     """How sure, and by what; 0 where it is none."""
     written = run.text
     international = written.startswith(("+", "(+", "00"))
-    ahead = before(text, run.start, 48)
+    ahead = before(text, run.start, REACH)
     context = _CONTEXT.search(ahead) is not None or _AFTER.match(after(text, end, 12)) is not None
     if international:
         validity = _validity(written.replace("(0)", " "), None)
