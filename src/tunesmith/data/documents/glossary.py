@@ -144,7 +144,7 @@ def _entries(lines: Sequence[str]) -> Iterator[Entry]:
     blank = True
     for line in lines:
         opens = bool(line.strip()) and not line[0].isspace() and not ADDRESS.match(line)
-        if opens and blank and (body or not terms):
+        if opens and blank:
             if terms:
                 yield Entry(tuple(terms), tuple(body))
             terms, body = [tidy(line)], []

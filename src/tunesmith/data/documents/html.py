@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tunesmith.core.extras import need
-from tunesmith.data.documents.blocks import Block, Extracted, Removed, Unreadable, tidy, tidy_lines
+from tunesmith.data.documents.blocks import Block, Extracted, Removed, Unreadable, count_characters, tidy, tidy_lines
 
 HEADINGS = {f"h{i}": i for i in range(1, 7)}
 SILENT = {"script", "style", "template", "noscript", "head", "svg", "math", "iframe", "object"}  # no text for people
@@ -27,6 +27,7 @@ BLOCKS = {
     "figure", "header", "hgroup", "hr", "html", "li", "main", "ol", "p", "section", "summary", "table", "ul", "pre",
     "caption", "tbody", "thead", "tfoot", "tr", "td", "th", *HEADINGS,
 }  # fmt: skip
+HOLDS_BLOCKS = "|".join(f".//{tag}" for tag in ("table", "p", "div", "ul", "ol", "dl", "pre", *HEADINGS))
 PILCROW = re.compile(r"\s*[¶§#]\s*$")
 
 
@@ -58,8 +59,17 @@ class _Walk:
         yield from self._children(element, "prose", False)
         yield from self._flush("prose", False)
 
+    def inside(self, element: Any) -> Iterator[Block]:
+        """Blocks of one child: of what it holds, if it is an item."""
+        if element.tag == "li":
+            yield from self.blocks(element)
+        else:
+            yield from self._children((element,), "prose", False)
+            yield from self._flush("prose", False)
+
     def _children(self, element: Any, kind: str, joins: bool) -> Iterator[Block]:
-        self._inline.append(element.text or "")
+        if not isinstance(element, tuple):
+            self._inline.append(element.text or "")
         for child in element:
             if not isinstance(child.tag, str):
                 self._inline.append(child.tail or "")  # a comment
@@ -77,7 +87,8 @@ class _Walk:
                 self._inline.append(" ")
             else:
                 yield from self._children(child, kind, joins)
-            self._inline.append(child.tail or "")
+            if not isinstance(element, tuple):
+                self._inline.append(child.tail or "")
 
     def _block(self, element: Any, tag: str, kind: str) -> Iterator[Block]:
         if tag in HEADINGS:
@@ -88,11 +99,11 @@ class _Walk:
             text = tidy_lines(_shown(element))
             if text:
                 yield Block(kind="code", text=text)
-        elif tag == "table" and not element.xpath(".//table|.//p|.//div|.//ul"):
+        elif tag == "table" and not element.xpath(HOLDS_BLOCKS) and _is_all(element, ("td", "th", "caption")):
             yield from self._table(element)
         elif tag in ("ul", "ol"):
             yield from self._list(element, ordered=tag == "ol")
-        elif tag == "dl":
+        elif tag == "dl" and _is_all(element, ("dt", "dd")):
             yield from self._definitions(element)
         else:
             yield from self._children(element, kind, False)
@@ -118,19 +129,19 @@ class _Walk:
         """Each item with its mark; what an item holds besides follows it."""
         number = 0
         joins = False
+        self._inline.append(element.text or "")
         for item in element:
-            if not isinstance(item.tag, str):
-                continue
+            yield from self._flush("list", joins)
             number += item.tag == "li"
             mark = f"{number}. " if ordered else "- "
-            inside = _Walk(self._found)
-            first = True
-            for block in inside.blocks(item):
-                if first and block.kind in ("prose", "list"):
+            for i, block in enumerate(_Walk(self._found).inside(item)):
+                if not i and block.kind in ("prose", "list"):
                     yield Block(kind="list", text=mark + block.text, joins=joins)
                 else:
                     yield block
-                first, joins = False, True
+                joins = True
+            self._inline.append(item.tail or "")
+        yield from self._flush("list", joins)
 
     def _definitions(self, element: Any) -> Iterator[Block]:
         """A list of terms. In an element of class "glossary" they are entries, else items `term: text`."""
@@ -173,6 +184,22 @@ class _Walk:
             named = element.get("class") or element.get("id") or element.get("role") or ""
             detail = f"<{tag}>" + (f" {tidy(named)}" if named else "")
             self._found.removed.append(Removed(reason="navigation", text=text, detail=detail))
+
+
+def _is_all(element: Any, tags: tuple[str, ...]) -> bool:
+    """Is all its text in elements of these tags, none inside another? Else it is read like any other element."""
+    whole = count_characters(_shown(element))
+    outermost = [
+        e for e in element.iter(*tags) if not any(a is not element and a.tag in tags for a in _above(e, element))
+    ]
+    return whole == sum(count_characters(_shown(e)) for e in outermost)
+
+
+def _above(element: Any, top: Any) -> Iterator[Any]:
+    for ancestor in element.iterancestors():
+        if ancestor is top:
+            return
+        yield ancestor
 
 
 def _shown(element: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from tunesmith.core.extras import need
@@ -15,7 +16,8 @@ from tunesmith.data.documents.blocks import Extracted, Removed, Unreadable, tidy
 from tunesmith.data.documents.pdf_blocks import CHAPTER, Bookmark, blocks_of
 from tunesmith.data.documents.pdf_lines import Line, Page, in_reading_order, read_page
 
-MARGIN_LINES = 3  # looked at from the top and from the bottom of a page
+MARGIN_LINES = 3  # a page's running head has at most so many lines, and its foot
+APART = 1.8  # of the font size, from line to line: what stands further off is no line of the same text
 REPEATS = 3  # a running head is on at least so many pages
 PLACE = 6.0  # points: how far a running head's place may vary
 SAME_HEIGHT = 1.5  # points: how near another line of the same band is
@@ -110,7 +112,7 @@ def _note(pattern: str, met: Sequence[tuple[float, int, Line]], removed: list[Re
     removed.append(
         Removed(
             reason="page_number" if pattern in ("#", "roman") else "running_head",
-            text=met[0][2].text,
+            text=min(met, key=lambda m: (m[1], -m[0]))[2].text,
             detail=f"on {len(on)} pages, first on page {on[0]}",
             page=on[0],
             count=len(met),
@@ -128,9 +130,18 @@ def _heights(heads: Sequence[tuple[float, int, Line]], *, needed: float) -> list
 
 
 def _margins(page: Page) -> list[Line]:
-    by_height = sorted(page.lines, key=lambda line: -line.bottom)
-    edge = by_height[:MARGIN_LINES] + by_height[-MARGIN_LINES:]
-    return list({id(line): line for line in edge}.values())
+    """The lines at the top and at the bottom that a gap sets apart from the text, where they are few."""
+    rows = sorted(page.lines, key=lambda line: -line.bottom)
+    found: dict[int, Line] = {}
+    for edge in (rows, rows[::-1]):
+        apart = next((i for i, (a, b) in enumerate(pairwise(edge), 1) if _is_apart(a, b)), len(edge))
+        if apart <= MARGIN_LINES:
+            found |= {id(line): line for line in edge[:apart]}
+    return list(found.values())
+
+
+def _is_apart(a: Line, b: Line) -> bool:
+    return abs(a.bottom - b.bottom) > APART * max(a.size, b.size)
 
 
 def _at_one_height(met: list[tuple[float, int, Line]], *, needed: int) -> list[tuple[float, int, Line]]:

@@ -38,7 +38,7 @@ def blocks_of(pages: Sequence[Page], bookmarks: Sequence[Bookmark]) -> list[Bloc
         return []
     body = _body_size(lines)
     notes = {id(line) for page in pages for line in _footnotes(page, body)}
-    known = vocabulary("\n".join(line.text for line in lines if not line.text.endswith("-")))
+    known = vocabulary("\n".join(re.sub(r"\S+-$", "", line.text) for line in lines))
     marks = _Marks(bookmarks)
     levels = {} if bookmarks else _levels(lines, body)
     blocks: list[Block] = []

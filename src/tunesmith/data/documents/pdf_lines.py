@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tunesmith.core.extras import need
 from tunesmith.data.documents.blocks import CONTROLS
 
 MONOSPACED = re.compile(r"mono|courier|consol|menlo|typewriter|x[a-z]{0,2}tt|cmtt|[a-z]\d[a-z]*tt|inconsolata", re.I)
@@ -49,8 +50,7 @@ class Page:
 
 def read_page(page: Any, number: int) -> Page:
     """Lines in the file's own order; each is one font's run of characters without a wide gap."""
-    import pypdfium2.raw as raw
-
+    raw = need("pypdfium2.raw", extra="documents")
     text_page = page.get_textpage()
     try:
         lines: list[Line] = []

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tunesmith.data.documents.blocks import count_words
@@ -67,7 +67,7 @@ class Section:
         return "\n\n".join(p.text for p in self.passages)
 
 
-def sections(passages: Sequence[Passage], titles: dict[str, str]) -> Iterator[Section]:
+def sections(passages: Iterable[Passage], titles: dict[str, str]) -> Iterator[Section]:
     """Consecutive passages of one file under one heading (or of one glossary entry)."""
     run: list[Passage] = []
     for passage in passages:

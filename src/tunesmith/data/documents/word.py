@@ -165,8 +165,7 @@ def _text(paragraph: Any, found: Extracted) -> str:
 
 def _record_beside(document: Any, found: Extracted) -> None:
     """Text of the package's other parts: one record a part."""
-    from lxml import etree
-
+    etree = need("lxml.etree", extra="documents")
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     for part in sorted(document.part.package.iter_parts(), key=lambda p: str(p.partname)):
         named = PART.search(str(part.partname))
