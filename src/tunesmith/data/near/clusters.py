@@ -76,7 +76,6 @@ def stars(
     sizes = np.bincount(labels, minlength=len(labels))
     tied = np.flatnonzero(sizes[labels] > 1)  # all others are near nothing
     tied = tied[np.argsort(rank[tied], kind="stable")]
-    by_label = np.argsort(labels[tied], kind="stable")
     where = _Places(join, tied)
     gone = np.zeros(len(labels), bool)
     found = []
@@ -98,7 +97,6 @@ def stars(
         if len(near):
             gone[near[same]] = True
             found.append(Star(row, near[same], alike[same], near[~same], alike[~same]))
-    del by_label
     return found
 
 

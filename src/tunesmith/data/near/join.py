@@ -133,8 +133,9 @@ def _blocks(sets: Shingles) -> Iterator[tuple[range, Ints, Hashes]]:
         start = stop
 
 
-def prefix_keys(sets: Shingles, threshold: float, place: Ints, rarity: Rarity) -> Keys:
+def prefix_keys(sets: Shingles, threshold: float, place: Ints) -> Keys:
     """A key for each of the rarest shingles of each set, but for those that occur once."""
+    rarity = Rarity.of(sets)
     sizes = sets.sizes
     length = sizes - np.ceil(threshold * sizes - ROUNDING).astype(np.int64) + 1
     out = []
@@ -154,21 +155,21 @@ def prefix_keys(sets: Shingles, threshold: float, place: Ints, rarity: Rarity) -
 class Join:
     """Candidates of one threshold, for any number of sweeps at this threshold or above.
 
-    `keys` are other people's candidates (see minhash.py): rows with an equal upper half are compared.
+    `keys` replaces the prefix filter (see minhash.py): from the sets and each row's place in size order, keys
+    whose upper half is equal for rows to be compared.
     """
 
-    def __init__(self, sets: Shingles, threshold: float, *, keys: Keys | None = None, place: Ints | None = None):
+    def __init__(
+        self, sets: Shingles, threshold: float, keys: Callable[[Shingles, float, Ints], Keys] = prefix_keys
+    ) -> None:
         self.sets = sets
         self.threshold = threshold
         self.sizes = sets.sizes
         self.order = np.argsort(self.sizes, kind="stable")
-        if place is None:
-            place = np.empty(len(sets), np.int64)
-            place[self.order] = np.arange(len(sets))
-        if keys is None:
-            keys = prefix_keys(sets, threshold, place, Rarity.of(sets))
+        place = np.empty(len(sets), np.int64)
+        place[self.order] = np.arange(len(sets))
         self.bits = bitmaps(sets)
-        self._group(keys)
+        self._group(keys(sets, threshold, place))
 
     def _group(self, keys: Keys) -> None:
         """Rows that share a key lie together, in order of size; what stands alone is dropped."""

@@ -1,0 +1,114 @@
+"""Templates: wording that many rows share while the rest of them differs.
+
+A signature, a form letter, "This package contains the development files for": such rows are not copies of
+each other, and their shared wording must not make them look like copies. A shingle belongs to a template if
+at least max(20, 1 in 1,000) rows have it, if it stands in a run of five words of which this is true, and if
+most sampled pairs of these rows have a rest (their shingles that are less common) which makes up at least a
+tenth of them and is less than half shared. The tenth tells a form letter from copies that differ in a date
+or a number: those stay near-duplicates. The five words leave ordinary language ("of the") in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.near.join import Rarity, is_in, similarities
+from tunesmith.data.near.shingles import WORDS, Hashes, Ints, Shingles, mix, phrases_of
+
+FEWEST_ROWS = 20
+FEWEST_SHARE = 0.001  # of all rows
+SAMPLED = 12  # rows of each common shingle, the same for any order of the rows
+REST = 0.1  # of a row's shingles that must be its own
+ALIKE = 0.5  # Jaccard of two rests from which they are not different
+RUN = 5  # words of a template, at least
+READ = 2  # sampled rows of each shingle in whose text the run is looked for
+SHOWN = 30  # templates that the facts name
+
+Texts = Callable[[Ints], list[str]]  # the texts of some rows, ascending
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    values: Hashes  # template shingles, ascending
+    phrases: tuple[tuple[str, int], ...]  # their wording, and in how many rows; the commonest first
+
+
+def find_templates(sets: Shingles, rows: Ints, texts: Texts) -> Templates:
+    """The templates of these rows."""
+    chosen = sets.take(rows)
+    common, times = _common(chosen, max(FEWEST_ROWS, int(np.ceil(FEWEST_SHARE * len(chosen)))))
+    if not len(common):
+        return Templates(common, ())
+    which, row = _sample(chosen, common)
+    differs = _rests_differ(chosen, common, which, row)
+    rank = np.arange(len(which)) - np.searchsorted(which, np.arange(len(common)))[which]
+    read = np.unique(rows[row[differs[which] & (rank < READ)]])
+    values, times = common[differs], times[differs]
+    rows_of = dict(zip(values.tolist(), times.tolist(), strict=True))
+    found: dict[str, int] = {}
+    members: set[int] = set()
+    for text in texts(read):
+        for phrase, run in phrases_of(text, values):
+            if len(run) > RUN - WORDS:
+                members.update(run)
+                found[phrase] = max(found.get(phrase, 0), min(rows_of[v] for v in run))
+    return Templates(np.array(sorted(members), np.uint32), tuple(_telling(found)))
+
+
+def _telling(found: dict[str, int]) -> list[tuple[str, int]]:
+    """The commonest phrases; of those with one count, none that is part of another."""
+    chosen: list[tuple[str, int]] = []
+    for phrase, n in sorted(found.items(), key=lambda f: (-f[1], -len(f[0]), f[0])):
+        if len(chosen) == SHOWN:
+            break
+        if not any(m == n and phrase.strip("(.,:;' ") in longer for longer, m in chosen):
+            chosen.append((phrase, n))
+    return chosen
+
+
+def _common(sets: Shingles, fewest: int) -> tuple[Hashes, Ints]:
+    """Shingles of at least so many rows, ascending, and of how many."""
+    rarity = Rarity.of(sets)
+    often = sets.values[rarity[sets.values] >= min(fewest, 255)]
+    values, times = np.unique(often, return_counts=True)
+    return values[times >= fewest], times[times >= fewest]
+
+
+def identity(sets: Shingles) -> NDArray[np.uint64]:
+    """A number for each set that depends on its content alone; equal sets have equal ones."""
+    spread = mix(sets.values.astype(np.uint64) + np.uint64(1))
+    return mix(np.add.reduceat(spread, sets.offsets[:-1]) if len(sets) else spread)
+
+
+def _sample(sets: Shingles, common: Hashes) -> tuple[Ints, Ints]:
+    """For each common shingle, in order, the SAMPLED rows with the lowest identity that have it."""
+    order = np.argsort(identity(sets), kind="stable")
+    place = np.empty(len(sets), np.int64)
+    place[order] = np.arange(len(sets))
+    row = np.repeat(np.arange(len(sets)), sets.sizes)
+    hit = np.flatnonzero(is_in(sets.values, common))
+    key = np.searchsorted(common, sets.values[hit]).astype(np.int64) * len(sets) + place[row[hit]]
+    key.sort()
+    which, at = np.divmod(key, len(sets))
+    rank = np.arange(len(which)) - np.searchsorted(which, np.arange(len(common)))[which]
+    few = rank < SAMPLED
+    return which[few], order[at[few]]
+
+
+def _rests_differ(sets: Shingles, common: Hashes, which: Ints, row: Ints) -> NDArray[np.bool_]:
+    """For each common shingle: do most neighbouring pairs of the sample have a substantial, different rest?"""
+    used, at = np.unique(row, return_inverse=True)
+    whole = sets.take(used)
+    own = ~is_in(whole.values, common)
+    kept = np.bincount(np.repeat(np.arange(len(used)), whole.sizes)[own], minlength=len(used))
+    rest = Shingles(whole.values[own], np.concatenate([[0], np.cumsum(kept)]))
+    pair = np.flatnonzero(which[1:] == which[:-1])
+    a, b = at[pair], at[pair + 1]
+    substantial = np.minimum(rest.sizes[a], rest.sizes[b]) >= REST * np.minimum(whole.sizes[a], whole.sizes[b])
+    yes = substantial & (similarities(rest, a, b) < ALIKE)
+    pairs = np.bincount(which[pair], minlength=len(common))
+    return 2 * np.bincount(which[pair[yes]], minlength=len(common)) > pairs
