@@ -103,4 +103,6 @@ def _agrees(network: Network, want: np.ndarray, score: Callable[[], np.ndarray])
     except Exception:  # whatever an architecture raises here means that it cannot be asked this way
         return False
     noise = NOISE.get(network.dtype, NOISE_BF16) * max(1.0, float(np.abs(want).max()) / 50)
-    return float(np.abs(got - want).max()) <= noise
+    off = np.abs(got - want)
+    # bf16 rounds single scores of a right way by up to half a nat; a leak moves all of them by far more
+    return float(off.mean() if network.dtype is torch.bfloat16 else off.max()) <= noise
