@@ -85,6 +85,11 @@ def identify(path: Path, name: str) -> FileFacts | Unread:
         return Unread(name, "hidden", "its name begins with a dot", harmless=True)
     if pure.name in SIDECARS and _is_sidecar(path):
         return Unread(name, "sidecar", "describes the tables beside it, and holds no rows", harmless=True)
+    beside = re.fullmatch(r"(.+)-(wal|journal|shm)", pure.name)
+    if beside and (path.parent / beside[1]).is_file():
+        what = f"holds changes that are not in {beside[1]} yet"
+        fix = f"sqlite3 {beside[1]} 'PRAGMA wal_checkpoint(TRUNCATE)', then copy both again"
+        return Unread(name, "unwritten_changes", what, fix, harmless=beside[2] == "shm")
     suffix = pure.suffix.lower()
     if suffix in PACKED:
         facts.packed = PACKED[suffix]

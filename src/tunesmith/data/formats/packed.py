@@ -19,6 +19,7 @@ MOST_BYTES = 64 << 30  # unpacked, of one file
 MOST_RATIO = 250  # unpacked to packed; JSON lines of one template reach about 60
 FREE_BYTES = 64 << 20  # below this the ratio is not looked at: a short file of blanks packs very well
 CHUNK = 1 << 20
+SMALL = 1 << 11  # packed bytes taken at a time: 4 bytes of zstd can stand for 128 KiB
 
 
 class _Limited(io.RawIOBase):
@@ -59,6 +60,36 @@ class _Limited(io.RawIOBase):
         super().close()
 
 
+class _Frames:
+    """A zstd file's frames, which may follow each other as `cat a.zst b.zst` makes them. zstandard's own reader takes
+    the end of the file for the end of a frame; here a frame that is cut short is an EOFError."""
+
+    def __init__(self, raw: BinaryIO, zstd: Any) -> None:
+        self._raw = raw
+        self._new = lambda: zstd.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self._frame: Any = None
+        self._left = b""  # packed bytes behind the last frame
+        self._ready = memoryview(b"")
+
+    def read(self, n: int) -> bytes:
+        while not self._ready:
+            piece = self._left or self._raw.read(SMALL)
+            self._left = b""
+            if not piece:
+                if self._frame is not None:
+                    raise EOFError("the last frame is cut short")
+                return b""
+            self._frame = self._frame or self._new()
+            self._ready = memoryview(self._frame.decompress(piece))
+            if self._frame.eof:
+                self._left, self._frame = self._frame.unused_data, None
+        given, self._ready = bytes(self._ready[:n]), self._ready[n:]
+        return given
+
+    def close(self) -> None:
+        self._raw.close()
+
+
 def open_source(path: Path, facts: FileFacts) -> BinaryIO:
     """The file's bytes, unpacked. Raises DataError, not OSError: the file is the user's."""
     try:
@@ -76,11 +107,8 @@ def open_source(path: Path, facts: FileFacts) -> BinaryIO:
         except BaseException:
             raw.close()
             raise
-        # several frames may follow each other, as `cat a.zst b.zst` makes them
-        packed = zstd.ZstdDecompressor(max_window_size=1 << 27).stream_reader(
-            raw, read_across_frames=True, closefd=True
-        )
-        return cast(BinaryIO, io.BufferedReader(_Limited(packed, facts, (OSError, zstd.ZstdError)), CHUNK))
+        unpacking = _Frames(raw, zstd)
+        return cast(BinaryIO, io.BufferedReader(_Limited(unpacking, facts, (OSError, EOFError, zstd.ZstdError)), CHUNK))
     return raw
 
 

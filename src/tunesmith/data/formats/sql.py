@@ -20,6 +20,7 @@ from tunesmith.data.lines import BadRecord, FileFacts, Record
 ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 VOLATILE = {"random", "randomblob", "load_extension", "changes", "total_changes", "last_insert_rowid"}
 WHERE = "data.query"
+MAGIC = b"SQLite format 3\0"
 
 
 def read_sqlite(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
@@ -58,6 +59,13 @@ def _records(db: sqlite3.Connection, facts: FileFacts, query: str) -> Iterator[R
 
 
 def _open(path: Path, facts: FileFacts) -> sqlite3.Connection:
+    with open(path, "rb") as f:
+        head = f.read(100)
+    size = int.from_bytes(head[16:18], "big")
+    pages = int.from_bytes(head[28:32], "big") if head[24:28] == head[92:96] else 0
+    if head[:16] == MAGIC and path.stat().st_size < (65536 if size == 1 else size) * pages:
+        # SQLite would read what is missing of the last page as zeros
+        raise DataError("the file is cut short", where=facts.file, fix="copy the file again")
     # immutable: a database in WAL mode could otherwise not be read from a read-only folder
     try:
         db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
