@@ -41,7 +41,8 @@ _UNIT = (
 )
 _UK_POSTCODE = r"[A-Z]{1,2}\d[A-Z\d]? ?\d[ABD-HJLNP-UW-Z]{2}"
 _CODE = rf"(?:{_UK_POSTCODE}|[A-Z]{{2}},? \d{{5}}(?:-\d{{4}})?|\d{{5}}(?:-\d{{4}})?)"
-_TOWNS = rf"(?:(?:, ?\n? ?|\n ?(?:, ?)?){_CAP}(?: (?:of |de |am |on |upon )?{_CAP}){{0,3}}){{0,3}}"
+_TOWN = r"[A-ZÀ-ÞĀ-Ž][^\W\d_]*(?:['’.\-][^\W\d_]+)*\.?(?!\w)"  # no digits: the post code is not the town
+_TOWNS = rf"(?:(?:, ?\n? ?|\n ?(?:, ?)?){_TOWN}(?: (?:of |de |am |on |upon )?{_TOWN}){{0,3}}){{0,3}}"
 _TAIL = rf"{_UNIT}{{0,2}}{_TOWNS}(?:{_JOIN}{_CODE}\b)?"
 _NUMBERED = re.compile(
     rf"(?<![\w.,/-])\d{{1,6}}[A-Za-z]?(?:[-/]\d{{1,4}})? (?:(?:{_CAP}|{_NTH}) ){{1,4}}?(?:{_STREET})\b\.?{_TAIL}"

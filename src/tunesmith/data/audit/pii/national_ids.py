@@ -66,7 +66,7 @@ _LETTERED = re.compile(
     re.IGNORECASE,
 )
 _LETTERED_DIGITS = re.compile(r"[0-9]{2,8}")
-_LEADS = (0, 1, 2, 5, 6)  # characters of a form before its first digit: DNI, NIE, NIE or NINO, PAN, codice fiscale
+_LEADS = (0, 1, 2, 3, 5, 6)  # characters of a form before its first digit: DNI, NIE, NIE or NINO, NINO, PAN, CF
 _LETTERED_MODULE = {
     "es_dni": "stdnum.es.dni",
     "es_nie": "stdnum.es.nie",
@@ -104,7 +104,7 @@ def _lettered(text: str) -> Iterator[re.Match[str]]:
     at = 0
     for digits in _LETTERED_DIGITS.finditer(text):
         first = digits.start()
-        if first < at or (digits.end() - first < 6 and not text[first - 1 : first].isalpha()):
+        if first < at or (digits.end() - first < 6 and not text[max(first - 2, 0) : first].rstrip(" -").isalpha()):
             continue
         for lead in _LEADS:
             start = first - lead

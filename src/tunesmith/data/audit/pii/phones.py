@@ -31,6 +31,7 @@ _DATE = re.compile(
 )
 _QUAD = re.compile(r"\d{1,3}(?:\.\d{1,3}){3}")
 _NUMBER = re.compile(r"\d+\.\d+|\d{1,3}(?:[., ]\d{3})+(?:\.\d+)?")  # 3.14159, 1.234.567, 1 234 567
+_GLUED = re.compile(r"\w[.~+_\-]\Z|\w(?=\Z)")  # the tail of a version or a code: "1.9.10~20140610", "6.0+2008"
 _EXTENSION = re.compile(r" ?(?:x|ext\.? ?|#)\d{1,6}(?!\w)", re.IGNORECASE)
 
 
@@ -39,7 +40,7 @@ def find(text: str, runs: Iterable[Run], regions: tuple[str, ...]) -> Iterator[S
     for run in runs:
         extension = _EXTENSION.match(text, run.end)
         end = extension.end() if extension else run.end
-        if not 6 <= len(run.digits) <= 16:
+        if not 6 <= len(run.digits) <= 16 or _GLUED.search(text, max(0, run.start - 2), run.start):
             continue
         score, what = _judge(text, run, end, regions)
         if score:
