@@ -45,7 +45,9 @@ _JOINING = re.compile(
 )
 _RUN = re.compile(f"[{_JOINERS}]+")
 # scripts without spaces between words, where U+200B says where a word may end
-_SPACELESS = re.compile("(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b(?=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])")
+_SPACELESS = re.compile(
+    "(?<=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])\u200b(?=[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff])"
+)
 _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,6}\U000e007f")  # the flag of England and its like
 
 

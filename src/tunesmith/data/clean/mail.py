@@ -18,6 +18,8 @@ from tunesmith.data.clean.markup import to_text
 
 SIGNATURE_LINES = 20  # with something in them; what is longer after "-- " is no signature
 FOOTER_LINES = 14
+MOST_ROUNDS = 12
+LONGEST = 300  # characters of a line that is looked at for marks; a longer line is none
 
 _VERB = r"(?:wrote|writes|said|says|typed|mentioned|quoth|scribbled|spake|schrieb|schreibt|meinte|sagte|écrit|escribió|scrisse|skrev)"  # fmt: skip
 _QUOTE = re.compile(r"[ \t]{0,3}>")
@@ -26,16 +28,26 @@ _INTRODUCES = re.compile(
     rf"(?:\b{_VERB}\b.{{0,80}}|[\w.+-]+@[\w-]+\.[\w.]+.*|\d\d?:\d\d.*)(?::|\.\.\.)\s*$|\b{_VERB}\b.{{0,40}}\s*$",
     re.IGNORECASE,
 )
-_INTRODUCTION_STARTS = re.compile(r"\s*(?:On|At|In|Am|Le|El|Il|Den|Op|Once|Quoting)\b.*\d|\s*(?:Quoting|In article|In message)\b")
+_INTRODUCTION_STARTS = re.compile(
+    r"\s*(?:On|At|In|Am|Le|El|Il|Den|Op|Once|Quoting)\b.*\d|\s*(?:Quoting|In article|In message)\b"
+)
+_STRICT = re.compile(
+    rf"\s*(?:On|At|Am|In|Le)\b.*\d.*\b{_VERB}\b.{{0,20}}:\s*$|.{{0,60}}\b(?:wrote|writes|schrieb):\s*$", re.IGNORECASE
+)
+_SIGN = re.compile(r"(?:\||#|\)|\}|:|=|--\]|\])[ \t]?(?=\S|$)")
+_SNIP = re.compile(
+    r"\s*(?:\[?\s*\.\.\.\s*\]?|[<\[(]+\s*/?(?:snip|snipped|gekürzt|cut|lost)\b.{0,40})\s*$", re.IGNORECASE
+)
 _FORWARD = re.compile(
-    r"\s*(?:-{2,}\s*(?:Forwarded (?:message|by)|Start of forwarded|Original[ -]Message|Original-?Nachricht|"
+    r"\s*(?:-{2,}\s*(?:Forwarded (?:message|by)|(?:Start of|begin) forwarded|Original[ -]Message|Original-?Nachricht|"
     r"Ursprüngliche (?:Nachricht|Mail|E-Mail)|Weitergeleitete (?:Nachricht|Mail|E-Mail)|Weitergeleitet von)\b.*|"
     r"Begin forwarded message:|Anfang der weitergeleiteten (?:Nachricht|E-?Mail):|"
     r"\*{3,}\s*Forwarded message\b.*)\s*$",
     re.IGNORECASE,
 )
 _FORWARD_ENDS = re.compile(
-    r"\s*-{2,}\s*(?:End (?:of )?(?:the )?forwarded|Ende der weitergeleiteten|Ende (?:der )?Nachricht)\b.*", re.IGNORECASE
+    r"\s*-{2,}\s*(?:End (?:of )?(?:the )?(?:forwarded|original)|Ende der weitergeleiteten|Ende (?:der )?Nachricht)\b.*",
+    re.IGNORECASE,
 )
 _FIELD = re.compile(r"\s*\*?([A-Za-z][A-Za-z-]{1,20})\*?:")
 _SIGNATURE = re.compile(r"(?:- )?--[ \t]*$")
@@ -52,9 +64,10 @@ _LIST = re.compile(
 )
 _SURE_LIST = re.compile(
     r"listinfo|/mailman/|majordomo@|yahoogroups|list maintainer|\(un\)subscri|-unsubscribe@|listserv@|"
-    r"\b\S+ mailing list\s*\n\S+@|Mailingliste\s*\n\S+@",
+    r"\b\S{1,80} mailing list\s*\n\S{1,80}@|Mailingliste\s*\n\S{1,80}@",
     re.IGNORECASE,
 )
+_MARKS = re.compile(r"(?:[ \t]{0,3}>)*")
 _ARMOUR = re.compile(r"(?m)^-----BEGIN PGP SIGNATURE-----\n(?:(?!-----)[^\n]*\n)*+-----END PGP SIGNATURE-----[ \t]*\n?")
 _SIGNED = re.compile(r"(?m)^-----BEGIN PGP SIGNED MESSAGE-----\n(?:[A-Za-z]+:[^\n]*\n)*\n?")
 
@@ -64,23 +77,36 @@ def mail(texts: list[str]) -> list[str]:
 
 
 def to_words(text: str) -> str:
-    while True:
-        after = _once(text)
-        if len(after) >= len(text):
+    """What the writer wrote; the text as it is if there is no end to what would go, as in no mail of a person's."""
+    now = text
+    for _ in range(MOST_ROUNDS):
+        found = subject_and_body(now)
+        subject, body = found or ("", now)
+        own = _own_words(body)
+        if own is None:
             return text
-        text = after
+        if found is None and own == now:
+            return now
+        after = "\n\n".join(piece for piece in (subject, own.strip("\n")) if piece)
+        if len(after) >= len(now):
+            return now
+        now = after
+    return text
 
 
-def _once(text: str) -> str:
-    found = subject_and_body(text)
-    subject, body = found or ("", text)
+def _own_words(body: str) -> str | None:
+    """None if the rounds do not suffice."""
     body = body.replace("\r\n", "\n") if "\r\n" in body else body
-    stripped = _stripped(body)
-    if body.strip() and not stripped.strip():
-        stripped = _unwrapped(body)
-    if found is None and stripped == body:
-        return text
-    return "\n\n".join(piece for piece in (subject, stripped.strip("\n")) if piece)
+    for _ in range(MOST_ROUNDS):
+        forwarded = subject_and_body(body)
+        start = forwarded[1] if forwarded else body
+        after = _stripped(start)
+        if start.strip() and not after.strip():
+            after = _unwrapped(start)
+        if len(after) >= len(body):
+            return body
+        body = after
+    return None
 
 
 def _stripped(body: str) -> str:
@@ -96,18 +122,35 @@ def _stripped(body: str) -> str:
 
 
 def _without_forwarded(lines: list[str]) -> list[str]:
+    """To the end, or to the mark that ends it. Where nothing stands before it, the forwarded mail is what the
+    message says: then only the mark and the fields under it go. Three or more blocks of fields are a digest."""
+    blocks = {i for i in range(len(lines)) if _is_header_block(lines, i)}
     for i, line in enumerate(lines):
-        if _FORWARD.match(line) or _is_header_block(lines, i):
-            start = i - 1 if i and _RULE.match(lines[i - 1]) else i
-            ends = (k + 1 for k in range(i + 1, len(lines)) if _FORWARD_ENDS.match(lines[k]))
-            return lines[:start] + lines[next(ends, len(lines)) :]
+        if not _FORWARD.match(line) and (i not in blocks or len(blocks) > 2):
+            continue
+        start = i - 1 if i and _is_rule(lines[i - 1]) else i
+        if not any(before.strip() for before in lines[:start]):
+            return _after_fields(lines, i)
+        ends = (k + 1 for k in range(i + 1, len(lines)) if _FORWARD_ENDS.match(lines[k]))
+        return lines[:start] + lines[next(ends, len(lines)) :]
     return lines
+
+
+def _after_fields(lines: list[str], i: int) -> list[str]:
+    k = i + 1 if _FORWARD.match(lines[i]) else i
+    while k < len(lines) and not lines[k].strip():
+        k += 1
+    if k < len(lines) and (field := _FIELD.match(lines[k])) and field[1].lower() in WRITTEN:
+        k = next((n for n in range(k, len(lines)) if not lines[n].strip()), len(lines))
+    return [line for line in lines[k:] if not _FORWARD_ENDS.match(line)]
 
 
 def _is_header_block(lines: list[str], i: int) -> bool:
     """From: (or Von:) and at least two more fields of a mail in the lines after it, as Outlook quotes."""
     first = _FIELD.match(lines[i])
-    if not first or first[1].lower() not in ("from", "von") or (i and lines[i - 1].strip() and not _RULE.match(lines[i - 1])):
+    if not first or first[1].lower() not in ("from", "von"):
+        return False
+    if i and lines[i - 1].strip() and not _is_rule(lines[i - 1]):
         return False
     fields = {m[1].lower() for line in lines[i + 1 : i + 7] if (m := _FIELD.match(line))}
     return len(fields & WRITTEN) >= 2
@@ -127,27 +170,50 @@ def _without_quotes(lines: list[str]) -> list[str]:
 
 def _quoted(lines: list[str]) -> list[bool]:
     quoted = [bool(_QUOTE.match(line)) for line in lines]
-    for i, line in enumerate(lines):  # ">From " is how mailboxes write "From "; ">" alone before it makes it a quote
-        if quoted[i] and line.startswith(">From ") and not (quoted[i - 1 : i] == [True] or quoted[i + 1 : i + 2] == [True]):
+    for i, line in enumerate(lines):  # ">From " is how mailboxes write "From "; beside another > it is a quote
+        if quoted[i] and line.startswith(">From ") and True not in (*quoted[max(0, i - 1) : i], *quoted[i + 1 : i + 2]):
             quoted[i] = False
     initials = [m[1] if (m := _INITIALS.match(line)) else "" for line in lines]
-    return [
-        q or bool(who and (who in initials[max(0, i - 1) : i] or who in initials[i + 1 : i + 2]))
-        for i, (q, who) in enumerate(zip(quoted, initials, strict=True))
-    ]
+    for i, who in enumerate(initials):
+        if who and (who in initials[max(0, i - 1) : i] or who in initials[i + 1 : i + 2]):
+            quoted[i] = True
+    for i, line in enumerate(lines):
+        if _STRICT.match(line[:LONGEST]) and not quoted[i]:
+            for k in _otherwise_quoted(lines, i + 1):
+                quoted[k] = True
+    return quoted
+
+
+def _otherwise_quoted(lines: list[str], i: int) -> list[int]:
+    """After "On 1 May, A wrote:", lines that all begin with the same sign (| or # or --]), or a mark of a cut."""
+    while i < len(lines) and not lines[i].strip():
+        i += 1
+    if i == len(lines):
+        return []
+    if _SNIP.match(lines[i]):
+        return [i]
+    sign = _SIGN.match(lines[i])
+    end = i
+    while sign and end < len(lines) and lines[end].startswith(sign[0].rstrip()):
+        end += 1
+    return list(range(i, end))
 
 
 def _introduction(lines: list[str], i: int) -> list[int]:
-    """The lines before the quote at `i` that say whose it is: at most three, after at most one blank line."""
+    """The lines before the quote at `i` that say whose it is: at most three, after at most three blank ones."""
     last = i - 1
-    if last >= 0 and not lines[last].strip():
+    while last >= max(0, i - 3) and not lines[last].strip():
         last -= 1
-    if last < 0 or not _INTRODUCES.search(lines[last][-300:]):
+    if last < 0 or not _INTRODUCES.search(lines[last][-LONGEST:]):
         return []
-    if _INTRODUCTION_STARTS.match(lines[last][:300]):
+    if _INTRODUCTION_STARTS.match(lines[last][:LONGEST]):
         return [last]
     for start in (last - 1, last - 2):
-        if start >= 0 and _INTRODUCTION_STARTS.match(lines[start][:300]) and all(lines[k].strip() for k in range(start, last)):
+        if (
+            start >= 0
+            and _INTRODUCTION_STARTS.match(lines[start][:LONGEST])
+            and all(lines[k].strip() for k in range(start, last))
+        ):
             return list(range(start, last + 1))
     return [last]
 
@@ -168,26 +234,40 @@ def _closed_up(lines: list[str], gone: list[bool]) -> list[str]:
 
 
 def _without_signature(lines: list[str]) -> list[str]:
-    for i, line in enumerate(lines):
-        if _SIGNATURE.match(line) and sum(bool(rest.strip()) for rest in lines[i:]) - 1 <= SIGNATURE_LINES:
-            return lines[:i]
+    left, start = SIGNATURE_LINES + 1, len(lines)  # where what is short enough for a signature begins
+    while start and left:
+        start -= 1
+        left -= bool(lines[start].strip())
+    found = next((i for i in range(start, len(lines)) if _SIGNATURE.match(lines[i])), None)
+    if found is not None:
+        return lines[:found]
     last = _last(lines)
-    return lines[:last] if last >= 0 and _SENT_FROM.match(lines[last]) else lines
+    return lines[:last] if last >= 0 and _SENT_FROM.match(lines[last][:LONGEST]) else lines
 
 
 def _without_footer(lines: list[str]) -> list[str]:
-    """A block at the end, after a ruled line or a blank one, that speaks of a mailing list."""
+    """Without blocks at the end, each after a ruled line or a blank one, that speak of a mailing list."""
+    while (start := _footer(lines)) is not None:
+        lines = lines[:start]
+    return lines
+
+
+def _footer(lines: list[str]) -> int | None:
     last = _last(lines)
     first = max(0, last - FOOTER_LINES)
-    for i in range(last, first - 1, -1):
-        if _RULE.match(lines[i]) and i < last:
+    for i in range(last - 1, first - 1, -1):
+        if _is_rule(lines[i]):
             if _LIST.search("\n".join(lines[i : last + 1])):
-                return lines[:i]
+                return i
             break
-    for i in range(last, first - 1, -1):
-        if not lines[i].strip():
-            return lines[:i] if _SURE_LIST.search("\n".join(lines[i + 1 : last + 1])) else lines
-    return lines
+    blank = next((i for i in range(last, first - 1, -1) if not lines[i].strip()), None)
+    if blank is not None and _SURE_LIST.search("\n".join(lines[blank + 1 : last + 1])):
+        return blank
+    return None
+
+
+def _is_rule(line: str) -> bool:
+    return len(line) <= LONGEST and _RULE.match(line) is not None
 
 
 def _last(lines: list[str]) -> int:
@@ -204,14 +284,16 @@ _STEPS: tuple[Callable[[list[str]], list[str]], ...] = (
 
 
 def _unwrapped(body: str) -> str:
-    """Of a message that is nothing but others' words: these, without the marks that say so."""
-    lines = body.split("\n")
-    kept = []
-    for i, line in enumerate(lines):
-        if _FORWARD.match(line) or _FORWARD_ENDS.match(line) or _SIGNATURE.match(line) or _INTRODUCES.search(line[-300:]):
-            continue
-        field = _FIELD.match(line)
-        if field and field[1].lower() in WRITTEN and i < 12:
-            continue
-        kept.append(re.sub(r"^(?:[ \t]{0,3}>)+ ?", "", line))
+    """Of a message that is nothing but others' words: these, with the marks gone that all quoted lines share."""
+    lines = [
+        line
+        for line in body.split("\n")
+        if not (_FORWARD.match(line) or _FORWARD_ENDS.match(line) or _SIGNATURE.match(line))
+    ]
+    depths = [m[0].count(">") for line in lines if (m := _MARKS.match(line)) and m[0]]
+    marks = re.compile(rf"(?:[ \t]{{0,3}}>){{{min(depths, default=0)}}}[ \t]?")
+    kept = [marks.sub("", line, count=1) if _QUOTE.match(line) else line for line in lines]
+    first = next((i for i, line in enumerate(kept) if line.strip()), 0)
+    if any(line.strip() for line in kept[first + 1 :]) and _INTRODUCES.search(kept[first][-LONGEST:]):
+        kept = kept[first + 1 :]
     return "\n".join(kept)

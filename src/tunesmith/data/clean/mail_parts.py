@@ -15,8 +15,9 @@ from email.message import Message
 
 from tunesmith.data.clean.markup import to_text
 
-TRANSPORT = frozenset("received return-path message-id delivered-to mime-version content-type x-mailer in-reply-to references list-id x-sender x-priority".split())  # fmt: skip
-WRITTEN = frozenset("from to subject date cc bcc reply-to sender sent newsgroups von an betreff datum gesendet kopie".split())  # fmt: skip
+TRANSPORT = frozenset(["received", "return-path", "message-id", "delivered-to", "mime-version", "content-type", "x-mailer", "in-reply-to", "references", "list-id", "x-sender", "x-priority"])  # fmt: skip
+WRITTEN = frozenset(["from", "to", "subject", "date", "cc", "bcc", "reply-to", "sender", "sent", "newsgroups", "von", "an", "betreff", "datum", "gesendet", "kopie"])  # fmt: skip
+STAND_IN = 400  # characters; a longer plain text was written to be read
 
 _HEADER = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):(?:[ \t]|$)")
 _ENVELOPE = re.compile(r"From \S+ .*\d\d:\d\d")
@@ -92,13 +93,22 @@ def _body(message: Message) -> str:
         return to_text(text) if kind == "text/html" else text
     parts = [p for p in payload if isinstance(p, Message)] if isinstance(payload, list) else []
     if kind == "multipart/alternative":
-        plain_first = sorted(parts, key=lambda p: p.get_content_type() != "text/plain")
-        return next((said for p in plain_first if (said := _body(p)).strip()), "")
+        return _alternative(parts)
     if kind == "message/rfc822":
         return "\n\n".join(f"{_words(p.get('Subject'))}\n\n{_body(p)}" for p in parts)
     own = [p for p in parts if p.get_content_type() != "message/rfc822"]
     said = [text for p in own if (text := _body(p)).strip()]
     return "\n\n".join(said or [text for p in parts if (text := _body(p)).strip()])
+
+
+def _alternative(parts: list[Message]) -> str:
+    """The plain text, unless it is a stand-in ("Your program cannot show HTML") for a much longer one."""
+    plain = next((said for p in parts if p.get_content_type() == "text/plain" and (said := _body(p)).strip()), "")
+    if len(plain) > STAND_IN:
+        return plain
+    others = (said for p in parts if p.get_content_type() != "text/plain" and (said := _body(p)).strip())
+    other = next(others, "")
+    return other if len(other) > 3 * len(plain) else plain
 
 
 def _decoded(message: Message, payload: str) -> str:
@@ -113,6 +123,8 @@ def _decoded(message: Message, payload: str) -> str:
             return _characters(binascii.a2b_base64(letters + "=" * (-len(letters) % 4)), charset)
         except binascii.Error:
             return payload  # not what it says it is: left for people to see
+    if payload.isascii() and ("\x1b" in payload or charset.lower() == "utf-7"):  # seven-bit, and yet no ASCII
+        return _characters(payload.encode(), charset)
     return payload
 
 

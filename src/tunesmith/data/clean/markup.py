@@ -15,10 +15,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+MOST_ROUNDS = 20
+
 _INLINE = "a abbr acronym b bdi bdo big center cite code data del dfn em font i ins kbd label mark meta link nobr o:p q rp rt ruby s samp small span strike strong sub sup time tt u var wbr base button input img map area picture source svg path g iframe embed object param canvas audio video track noscript select option optgroup textarea basefont bgsound blink marquee noframes frame frameset"  # fmt: skip
 _BLOCK = "address article aside blockquote body caption dd details dir div dl dt fieldset figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html legend li main menu nav ol p pre section summary table tbody td tfoot th thead title tr ul col colgroup"  # fmt: skip
 _UNSEEN = "script style template"  # what is between their tags is no text
-_PARAGRAPH = frozenset("p h1 h2 h3 h4 h5 h6 blockquote ul ol dl table pre hr title article section header footer form fieldset figure details menu dir".split())  # fmt: skip
+_PARAGRAPH = frozenset(["p", "h1", "h2", "h3", "h4", "h5", "h6", "blockquote", "ul", "ol", "dl", "table", "pre", "hr", "title", "article", "section", "header", "footer", "form", "fieldset", "figure", "details", "menu", "dir"])  # fmt: skip
 _BLOCKS = frozenset([*_BLOCK.split(), "br"])
 _LINES = _BLOCKS - _PARAGRAPH - {"td", "th"}
 
@@ -42,14 +44,14 @@ def html(texts: list[str]) -> list[str]:
 
 def to_text(text: str) -> str:
     """Until no tag is left, so that a second cleaning finds none. Each round makes the text shorter."""
-    while True:
-        tokens = list(_tokens(text))
-        if not _is_markup(tokens):
-            return text
-        after = _written(tokens)
-        if len(after) >= len(text):
-            return text
-        text = after
+    now = text
+    for _ in range(MOST_ROUNDS):
+        tokens = list(_tokens(now))
+        after = _written(tokens) if _is_markup(tokens) else now
+        if len(after) >= len(now):
+            return now
+        now = after
+    return text  # tags made of tags without end, as nobody's page has them
 
 
 def _tokens(text: str) -> Iterator[tuple[str, str]]:

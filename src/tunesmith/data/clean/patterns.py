@@ -6,7 +6,7 @@ stops a match that takes too long (`re` cannot be stopped from outside the main 
 
 from __future__ import annotations
 
-import regex
+import regex  # type: ignore[import-untyped]
 
 from tunesmith.core.errors import Problem
 from tunesmith.data.clean.stages import Replace

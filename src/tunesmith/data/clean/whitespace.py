@@ -9,7 +9,7 @@ MOST_BLANK_LINES = 2  # in a row: what Python's own style uses between functions
 _SPACES = "\u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u205f\u3000"
 _WIDE = re.compile(f"[{_SPACES}\u2028\u2029\x85]")
 _TABLE = str.maketrans(dict.fromkeys(_SPACES, " ") | {"\u2028": "\n", "\u2029": "\n\n", "\x85": "\n"})
-_HOLE = re.compile(r"\n{%d,}" % (MOST_BLANK_LINES + 2))
+_HOLE = re.compile(rf"\n{{{MOST_BLANK_LINES + 2},}}")
 _LEADING = re.compile(r"\A(?:[^\S\n]*\n)+")  # blank lines; the first line keeps its indentation
 
 
