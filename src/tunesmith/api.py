@@ -284,7 +284,6 @@ class Project:
     def tokens(self, place: str) -> Any:
         """One example's tokens with the trained ones marked. `place`: FILE:LINE of the raw file."""
         from tunesmith.flows.run import walk
-        from tunesmith.flows.steps import tuned_system
         from tunesmith.text.render import Renderer
         from tunesmith.text.view import view
 
@@ -292,8 +291,8 @@ class Project:
         if not file or not line.isdigit():
             raise InputError(Problem(where=place, what="is not FILE:LINE", fix="tunesmith tokens diagnoses.csv:12"))
         journey = walk(self.context, "prepare")
-        renderer = Renderer.load(journey.base.folder, system=tuned_system(self.context))
-        folder = journey.folder("prepare", "dataset")
+        renderer = Renderer.load(journey.base.folder, system=self.context.system)
+        folder = self.ledger.path(journey.dataset_id)
         for split in ("train", "validation", "test"):
             for row in read_lines(folder / f"{split}.jsonl", Row):
                 if row.file == Path(file).name and row.line == int(line):

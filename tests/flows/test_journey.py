@@ -21,7 +21,7 @@ def project(tmp_path_factory: pytest.TempPathFactory, tiny_llama: Path) -> Proje
 def test_a_run_goes_from_the_raw_file_to_a_verdict_and_a_page(project: Project) -> None:
     result = project.result  # type: ignore[attr-defined]
     assert [s.name for s in result.steps] == [
-        "check", "prepare", "answer majority", "answer tfidf", "answer zero_shot", "answer few_shot",
+        "check", "clean", "prepare", "answer majority", "answer tfidf", "answer zero_shot", "answer few_shot",
         "train", "answer tuned", "evaluate", "gate", "bundle",
     ]  # fmt: skip
     assert result.verdict.status in ("pass", "fail", "unproven")
@@ -45,7 +45,7 @@ def test_changing_the_rate_repeats_training_and_what_follows(project: Project) -
     changed = Project.open(project.root, ["train.lr=5e-3"])
     cached = {s.name for s in changed.plan().steps if s.cached}
     assert cached == {
-        "check", "prepare", "answer majority", "answer tfidf", "answer zero_shot", "answer few_shot",
+        "check", "clean", "prepare", "answer majority", "answer tfidf", "answer zero_shot", "answer few_shot",
     }  # fmt: skip
     result = changed.run()
     assert {s.name for s in result.steps if not s.reused} == {"train", "answer tuned", "evaluate", "gate", "bundle"}

@@ -26,8 +26,37 @@ CHANGES = {
     "train.patience": "1", "train.seed": "3", "evaluate.arms": "[majority]", "evaluate.metrics": "[accuracy]",
     "evaluate.few_shot.counts": "[1]", "evaluate.few_shot.draws": "3", "evaluate.few_shot.rows": "5",
     "evaluate.precision": "bf16", "evaluate.max_new_tokens": "7", "evaluate.resamples": "300", "evaluate.seed": "5",
+    "data.shape": "text_label", "data.query": "SELECT 1", "data.sheet": "A", "data.keep": "[source]",
+    "data.clean.steps": "[html]", "data.clean.fields": "[input, target]", "data.clean.boilerplate_rows": "7",
+    "data.clean.boilerplate_share": "0.3", "data.clean.boilerplate_unit": "paragraph",
+    "data.audit.enabled": "true", "data.audit.pii": "{all: redact}", "data.audit.salt": "x",
+    "data.audit.regions": "[FR]", "data.audit.min_score": "0.9", "data.audit.toxicity": "drop",
+    "data.audit.max_toxicity": "0.3", "data.audit.languages": "drop", "data.audit.expected_languages": "[fr]",
+    "data.audit.min_language_share": "0.2", "data.audit.injection": "drop", "data.audit.leakage": "drop",
+    "data.audit.damage": "drop", "data.audit.triggers": "drop", "data.audit.outliers": "off",
+    "data.audit.outlier_z": "9", "data.audit.balance": "off", "data.audit.max_imbalance": "3",
+    "data.audit.bias": "off", "data.audit.max_counterfactuals": "3", "data.audit.alpha": "0.2",
+    "data.labels.variants": "{x: sports}", "data.labels.judgments": "true", "data.labels.queues": "[mine]",
+    "data.labels.method": "majority", "data.labels.threshold": "0.9", "data.labels.disputed": "keep",
+    "data.labels.errors": "9", "data.labels.errors_rows": "99", "data.labels.folds": "3", "data.labels.seed": "4",
+    "data.augment.balance": "weights", "data.augment.balance_most": "2", "data.augment.noise": "[typos]",
+    "data.augment.noise_share": "0.5", "data.augment.noise_rate": "0.5", "data.augment.near": "0.9",
+    "data.augment.ablation": "0", "data.augment.seed": "3", "data.augment.paraphrase": "back_translation",
+    "data.augment.paraphrase_share": "0.4", "data.augment.language": "French",
     "goals": "[accuracy >= 0.3]", "exec.micro_batch_tokens": "512", "exec.threads": "1", "exec.save_every_s": "7",
 }  # fmt: skip
+
+# a setting of a step that is off by default changes something where the step is on
+TEACHER = ("documents.teacher.url=https://teacher.example/v1", "documents.teacher.model=t")
+GIVEN: dict[str, tuple[str, ...]] = {
+    "data.audit.": ("data.audit.enabled=true",),
+    "data.labels.": ("data.labels.errors=3",),
+    "data.augment.": ("data.augment.noise=[case]", "data.augment.paraphrase=paraphrase", *TEACHER),
+}
+
+
+def given(key: str) -> tuple[str, ...]:
+    return next((said for prefix, said in GIVEN.items() if key.startswith(prefix) and f"{key}=" not in said[0]), ())
 
 
 @pytest.fixture(scope="module")
@@ -49,20 +78,24 @@ def everything(project: Project, *overrides: str) -> list[Any]:
         for output in ("examples", "answers", "checkpoint", "report", "verdict", "bundle"):
             run.outputs.setdefault(output, base.runs["prepare"].outputs["dataset"])
     for step in steps(changed.context):
-        spec, _ = step.build(journey)
-        found.append(plain([step.name, spec, exec_for(journey, step)]))
+        spec, inputs = step.build(journey)
+        given = sorted(name for name, value in inputs.items() if value is not None)
+        found.append(plain([step.name, spec, given, exec_for(journey, step)]))
     return found
 
 
 @pytest.mark.parametrize("key", CHANGES)
 def test_the_setting_changes_something(project: Project, key: str) -> None:
-    assert everything(project, f"{key}={CHANGES[key]}") != everything(project)
+    before = tuple(said for said in given(key) if not said.startswith(f"{key}="))
+    assert everything(project, *given(key), f"{key}={CHANGES[key]}") != everything(project, *before)
 
 
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
+        "data.labels.double", "data.labels.order",  # of the labelling page: tests/flows/test_label.py
         "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data
         "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content",
     }  # fmt: skip
-    assert {key for key, _, _ in project.config()} - set(CHANGES) == elsewhere
+    documents = {key for key, _, _ in project.config() if key.startswith("documents.")}  # tests/flows/test_documents.py
+    assert {key for key, _, _ in project.config()} - set(CHANGES) - documents == elsewhere

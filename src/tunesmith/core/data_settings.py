@@ -132,8 +132,17 @@ class AugmentSettings(Section):
 
     balance: Literal["off", "weights", "sample"] = Field(default="off", description="how small classes are lifted")
     noise: list[Literal["typos", "case", "format"]] = Field(default=[], description="kinds of noise added")
+    balance_most: Annotated[float, Field(ge=1)] = Field(default=5.0, description="a class is lifted so many times")
     noise_share: Fraction = Field(default=0.2, description="share of the training rows that get a noisy copy")
-    paraphrase: bool = Field(default=False, description="through documents.teacher")
+    noise_rate: Annotated[float, Field(gt=0, le=1)] = Field(default=0.1, description="share of the words touched")
+    paraphrase: Literal["off", "paraphrase", "back_translation"] = Field(
+        default="off", description="copies in other words, through documents.teacher"
+    )
+    paraphrase_share: Fraction = Field(default=0.2, description="share of the training rows that get one")
+    language: str = Field(default="German", description="that back-translation goes through")
+    ablation: Annotated[int, Field(ge=0)] = Field(
+        default=20_000, description="training rows for measuring the effect with a cheap model; 0: not measured"
+    )
     near: Fraction = Field(default=0.6, description="copies this close to a test row are refused")
     seed: Seed = Field(default=0, description="of every draw")
 
@@ -164,6 +173,17 @@ class DocumentsSettings(Section):
     pairs: list[Literal["glossary", "faq", "headings"]] = Field(
         default=["glossary", "faq", "headings"], description="which pairs are made"
     )
+    questions: Annotated[list[str], Field(min_length=1)] = Field(
+        default=["What is {term}?", "Define {term}.", "What does {term} mean?", "Explain {term} briefly."],
+        description="for a glossary entry; one is chosen by its hash",
+    )
+    heading_questions: Annotated[list[str], Field(min_length=1)] = Field(
+        default=["What does {title} say about {heading}?", "Explain {heading}, as in {title}."],
+        description="for a section",
+    )
+    long_answers: Literal["leave_out", "first_paragraphs"] = Field(
+        default="leave_out", description="pairs whose answer is longer than max_answer_words"
+    )
     max_answer_words: Count = Field(default=200, description="longest answer of a pair")
     approval: Literal["required", "deterministic_free"] = Field(
         default="required", description="deterministic_free: only a teacher's pairs wait for a person"
@@ -184,6 +204,7 @@ class DataSettings(Section):
     )
     shape: str | None = Field(default=None, description="how a record is read; written by init, never guessed again")
     query: str | None = Field(default=None, description="SQL over the files, in place of whole tables")
+    sheet: str | None = Field(default=None, description="which sheet of a spreadsheet with several")
     keep: list[str] = Field(default=[], description="further columns that rows keep")
     bad_rows: Literal["refuse", "leave_out"] = Field(
         default="refuse", description="rows that cannot be read or lack a value"

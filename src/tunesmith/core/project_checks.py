@@ -109,6 +109,9 @@ def _split(project: _Checked) -> Iterator[Problem]:
 
 def _data_files(project: _Checked) -> Iterator[Problem]:
     path, names = ("data", "files"), project.settings.data.files
+    if not names and not project.settings.documents.files and project.sound(("data",), ("documents",)):
+        what = "data.files is missing: it names the files with the rows"
+        yield project.problem(("data",), what, "files: [FILE]; or documents.files for manuals and glossaries")
     places = project.kept(path)
     seen: dict[str, str] = {}
     for i, name in zip(places, names, strict=False):

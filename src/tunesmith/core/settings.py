@@ -8,16 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from tunesmith.core.data_settings import DataSettings, DocumentsSettings, Fraction, Section, Seed
 from tunesmith.core.nouns import Kind
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what every generator accepts
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class TaskSettings(Section):
@@ -33,47 +27,6 @@ class TaskSettings(Section):
     tone: str = Field(default="", description="how the answers sound; feeds the default system prompt and the card")
     system: str | None = Field(default=None, description="a system prompt of your own in place of the default")
     labels: list[str] = Field(default=[], description="the classes; empty: those seen in the data")
-
-
-class SplitSettings(Section):
-    """How rows are divided. Placement is by salted hash, so adding rows moves no old row."""
-
-    train: Fraction = Field(default=0.8, description="share of the rows to learn from")
-    validation: Fraction = Field(default=0.1, description="share on which every choice is made")
-    test: Fraction = Field(default=0.1, description="share that is sealed and only judges")
-    salt: str = Field(default="", description="another text gives another split")
-    max_deviation: Annotated[float, Field(gt=0, le=1)] = Field(
-        default=0.05, description="largest allowed difference between a split's share and the one asked for"
-    )
-
-
-class DataSettings(Section):
-    """Where the rows come from and what happens to those that cannot be used."""
-
-    files: Annotated[list[str], Field(min_length=1)] = Field(
-        description="CSV, TSV or JSON lines; relative to tunesmith.yaml"
-    )
-    bad_rows: Literal["refuse", "leave_out"] = Field(
-        default="refuse", description="rows that cannot be read or lack a value"
-    )
-    over_long: Literal["refuse", "leave_out"] = Field(
-        default="refuse", description="rows with more than train.max_tokens; none is ever cut"
-    )
-    duplicates: Literal["leave_out", "keep"] = Field(
-        default="leave_out", description="the same text with the same answer"
-    )
-    contradictions: Literal["refuse", "leave_out"] = Field(
-        default="refuse", description="the same text with different answers"
-    )
-    small_classes: Literal["refuse", "keep"] = Field(
-        default="refuse", description="keep: train on them, report them as not judged"
-    )
-    min_class_rows: Annotated[int, Field(ge=1)] = Field(
-        default=10, description="fewer rows than this make a class small"
-    )
-    split: SplitSettings = SplitSettings()
-    limit: Annotated[int, Field(ge=20)] | None = Field(default=None, description="a seeded subset of this many rows")
-    seed: Seed = Field(default=0, description="of the subset")
 
 
 class MethodSettings(Section):
@@ -176,7 +129,8 @@ class Settings(Section):
     """The whole project file."""
 
     task: TaskSettings
-    data: DataSettings
+    data: DataSettings = DataSettings()
+    documents: DocumentsSettings = DocumentsSettings()
     model: str = Field(default="smollm2-135m-instruct", description="a catalogue name, a local folder, or a hub name")
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

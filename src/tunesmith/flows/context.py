@@ -12,6 +12,7 @@ from tunesmith.core.settings import Settings
 from tunesmith.core.sources import expand
 from tunesmith.core.stage import no_progress
 from tunesmith.ledger.ledger import Ledger
+from tunesmith.text.prompt import system_prompt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +33,8 @@ class Context:
     def data_files(self) -> dict[str, Path]:
         """Every file that data.files stands for, by the name it is known by."""
         return expand(self.root, self.settings.data.files).files
+
+    @property
+    def system(self) -> str:
+        """The tuned model's system prompt. Short: what the labels are, it has learnt."""
+        return system_prompt(self.task, (), list_labels=False)

@@ -24,15 +24,22 @@ class Trail:
     evaluate: Run
     answers: dict[str, Run]  # by arm
     train: Run
-    prepare: Run
-    check: Run
+    data: tuple[Run, ...]  # every step from the files to the data set, in order
     bundle: Run | None
+
+    @property
+    def check(self) -> Run:
+        return next(r for r in self.data if r.stage == "check")
+
+    @property
+    def prepare(self) -> Run:
+        return next(r for r in self.data if r.stage == "prepare")
 
     @property
     def in_order(self) -> list[Run]:
         cheap = [self.answers[arm] for arm in in_order(self.answers) if arm != "tuned"]
         last = [self.bundle] if self.bundle else []
-        return [self.check, self.prepare, *cheap, self.train, self.answers["tuned"], self.evaluate, self.gate, *last]
+        return [*self.data, *cheap, self.train, self.answers["tuned"], self.evaluate, self.gate, *last]
 
 
 def latest_gate(ledger: Ledger) -> Run:
@@ -46,15 +53,13 @@ def trail(ledger: Ledger, gate: Run) -> Trail:
     """Walk from a gate run back to the raw file."""
     evaluate = maker(ledger, gate.inputs["report"])
     answers = {arm: maker(ledger, made) for arm, made in evaluate.inputs["answers"].items()}
-    prepare = maker(ledger, evaluate.inputs["dataset"])
     bundles = (r for r in ledger.runs(stage="bundle") if r.inputs.get("verdict") == gate.outputs["verdict"])
     return Trail(
         gate=gate,
         evaluate=evaluate,
         answers=answers,
         train=maker(ledger, answers["tuned"].inputs["checkpoint"]),
-        prepare=prepare,
-        check=maker(ledger, prepare.inputs["examples"]),
+        data=tuple(data_runs(ledger, evaluate.inputs["dataset"])),
         bundle=next((r for r in bundles if r.status == "finished"), None),
     )
 
@@ -65,6 +70,20 @@ def maker(ledger: Ledger, artifact: str) -> Run:
     if run is None:
         raise InputError(Problem(where=artifact[:12], what="no run in the ledger made this", fix="tunesmith doctor"))
     return run
+
+
+FROM = ("dataset", "examples", "made", "pairs", "passages")  # inputs that a step of the data room made
+
+
+def data_runs(ledger: Ledger, dataset: str) -> list[Run]:
+    """From a data set back to the files it was made from; oldest first."""
+    found: list[Run] = []
+    waiting = [dataset]
+    while waiting:
+        run = maker(ledger, waiting.pop(0))
+        found.insert(0, run)
+        waiting += [made for name in FROM if (made := run.inputs.get(name)) is not None]
+    return found
 
 
 def looks(ledger: Ledger, seal: str, trail_: Trail) -> dict[str, Any]:

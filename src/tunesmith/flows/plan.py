@@ -14,10 +14,19 @@ from typing import Any
 from tunesmith.core.canonical import read_json, read_lines
 from tunesmith.core.nouns import Row, Run
 from tunesmith.flows import auto
-from tunesmith.flows.steps import Journey, Step, steps
+from tunesmith.flows.journey import Journey, Step
+from tunesmith.flows.steps import steps
 from tunesmith.ledger.execute import key_of
 
-FIXED_SECONDS = {"check": 1.0, "prepare": 3.0, "evaluate": 5.0, "gate": 2.0, "bundle": 1.0}
+FIXED_SECONDS = {"evaluate": 5.0, "gate": 2.0, "bundle": 1.0}
+DATA_WORDS = {
+    "documents": "manuals to passages", "corpus": "passages to texts", "pairs": "passages to questions and answers",
+    "approve": "people's approval", "check": "the raw files", "clean": "named steps over the texts",
+    "dedup": "near copies", "audit": "personal data, secrets, bias", "label": "judgments and label errors",
+    "prepare": "split and token lengths", "augment": "rows made from training rows",
+}  # fmt: skip
+DATA_SECONDS = 1.0  # of a step over the rows, and so much more for each 1,000 of them:
+SECONDS_PER_1000 = {"audit": 1.0, "prepare": 0.6, "augment": 1.0, "label": 1.0}
 ARM_FIXED_SECONDS = {"majority": 0.2, "tfidf": 6.0, "lead": 0.2}
 # Tokens a second against training's, as the demo measured them on two CPU cores:
 VALIDATING_SPEED = 3.0  # forward only, through training's own path
@@ -132,7 +141,10 @@ def cost(journey: Journey, step: Step, training: dict[str, Any], speed: float) -
         seconds = 3.0 + (rows + tried) * answer_tokens(journey, arm) / (speed * ANSWERING_SPEED)
         words = f"{rows} test rows" + (f" after {tried} tries on validation rows" if tried else "")
         return seconds, words
-    return FIXED_SECONDS[step.name], {"check": "the raw file", "prepare": "split and token lengths"}.get(step.name, "")
+    if step.name in DATA_WORDS:
+        rows = sum(dataset["counts"].values())
+        return DATA_SECONDS + SECONDS_PER_1000.get(step.name, 0.1) * rows / 1000, DATA_WORDS[step.name]
+    return FIXED_SECONDS[step.name], ""
 
 
 def answer_tokens(journey: Journey, arm: str) -> float:
@@ -168,7 +180,7 @@ def provable(journey: Journey) -> tuple[str, ...]:
     """Before training: could a test set of this size prove each goal at all?"""
     from tunesmith.evaluate.power import feasibility
 
-    rows = list(read_lines(journey.folder("prepare", "dataset") / "test.jsonl", Row))
+    rows = list(read_lines(journey.context.ledger.path(journey.dataset_id) / "test.jsonl", Row))
     return tuple(
         feasibility(
             journey.context.goals,

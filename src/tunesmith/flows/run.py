@@ -14,8 +14,9 @@ from tunesmith.core.nouns import Run, Verdict
 from tunesmith.core.stage import Clock
 from tunesmith.core.words import duration
 from tunesmith.flows.context import Context
+from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.plan import Plan, forecast, plan_steps
-from tunesmith.flows.steps import Journey, Step, begin, exec_for, steps_for
+from tunesmith.flows.steps import begin, exec_for, steps_for
 from tunesmith.ledger.execute import execute
 
 PROD = "prod"
@@ -123,7 +124,7 @@ def run(context: Context) -> RunResult:
         if "prepare" in journey.runs and not planned:
             planned.update({s.name: s.seconds for s in plan_steps(journey).steps if s.seconds is not None})
             if planned:
-                dataset = journey.made("prepare", "dataset")
+                dataset = journey.dataset_id
                 context.ledger.note("plan", {"dataset": dataset, "seconds": planned})
 
     journey = walk(context, "run", before=plan_when_possible)

@@ -7,22 +7,18 @@ Only the values a stage needs reach its spec: moving a goal's threshold never re
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from tunesmith.core.canonical import read_json
-from tunesmith.core.errors import InputError, Problem
 from tunesmith.core.goals import usual_arms
-from tunesmith.core.nouns import Run
-from tunesmith.core.stage import Exec, Stage
-from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
+from tunesmith.core.stage import Exec
 from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateSpec, GateSpec
 from tunesmith.export.stages import BUNDLE, BundleSpec
 from tunesmith.flows import auto
 from tunesmith.flows.context import Context
+from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps
+from tunesmith.flows.journey import Journey, Step
 from tunesmith.metrics.catalog import USUAL
-from tunesmith.model.catalog import LocalModel, find
+from tunesmith.model.catalog import find
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.stages import SFT, SftSpec
@@ -32,50 +28,11 @@ DEFAULT_LR = {"lora": 1e-3, "full": 5e-5}
 MISTAKES_SHOWN = 20
 
 
-@dataclass(kw_only=True)
-class Journey:
-    """One pass through the steps: what is known so far."""
-
-    context: Context
-    source: str  # artifact id of the user's files
-    base: LocalModel
-    runs: dict[str, Run] = field(default_factory=dict)  # by step name
-
-    def made(self, step: str, output: str) -> str:
-        return self.runs[step].outputs[output]
-
-    def folder(self, step: str, output: str) -> Path:
-        return self.context.ledger.path(self.made(step, output))
-
-    @property
-    def dataset(self) -> dict[str, Any]:
-        return read_json(self.folder("prepare", "dataset") / "dataset.json")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
-    name: str
-    stage: Stage
-    needs: tuple[str, ...]  # steps whose outputs it takes
-    build: Callable[[Journey], tuple[Any, dict[str, Any]]]  # -> spec, inputs
-
-
 def begin(context: Context) -> Journey:
     """Copy the user's files into the store and find the base model; both are recorded by hash."""
     base = find(context.settings.model, progress=context.progress)
     context.ledger.add_external(base.artifact, base.folder)
     return Journey(context=context, source=add_source(context), base=base)
-
-
-def add_source(context: Context) -> str:
-    """The user's files as one artifact, each under the name it is known by."""
-    files = context.data_files
-    gone = [f for f in files.values() if not f.is_file()]
-    if gone:
-        raise InputError(
-            [Problem(where="data.files", what=f"{f} is not a file", fix="correct data.files") for f in gone]
-        )
-    return context.ledger.add_files("source", files, move=False).id
 
 
 def arms(context: Context) -> tuple[str, ...]:
@@ -92,54 +49,12 @@ def metrics(context: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *(context.settings.evaluate.metrics or USUAL[context.task.kind]))))
 
 
-def tuned_system(context: Context) -> str:
-    """Short: what the labels are, the tuned model has learnt."""
-    return system_prompt(context.task, (), list_labels=False)
-
-
-def check_step(j: Journey) -> tuple[CheckSpec, dict[str, Any]]:
-    task, data = j.context.task, j.context.settings.data
-    spec = CheckSpec(
-        kind=task.kind,
-        text=task.text,
-        label=task.label,
-        group=task.group,
-        labels=task.labels,
-        bad_rows=data.bad_rows,
-        duplicates=data.duplicates,
-        contradictions=data.contradictions,
-        min_class_rows=data.min_class_rows,
-    )
-    return spec, {"source": j.source}
-
-
-def prepare_step(j: Journey) -> tuple[PrepareSpec, dict[str, Any]]:
-    data, split = j.context.settings.data, j.context.settings.data.split
-    spec = PrepareSpec(
-        kind=j.context.task.kind,
-        labels=j.context.task.labels,
-        train=split.train,
-        validation=split.validation,
-        test=split.test,
-        salt=split.salt,
-        max_deviation=split.max_deviation,
-        small_classes="keep" if data.limit else data.small_classes,  # a proof of concept makes every class small
-        min_class_rows=data.min_class_rows,
-        limit=data.limit,
-        seed=data.seed,
-        max_tokens=j.context.settings.train.max_tokens,
-        over_long=data.over_long,
-        system=tuned_system(j.context),
-    )
-    return spec, {"examples": j.made("check", "examples"), "base": j.base.artifact.id}
-
-
-def answer_step(arm: str) -> Step:
+def answer_step(arm: str, *, after: str) -> Step:
     def build(j: Journey) -> tuple[ArmSpec, dict[str, Any]]:
         c, evaluate = j.context, j.context.settings.evaluate
         uses_model = arm not in WITHOUT_MODEL
         if arm == "tuned":
-            system = tuned_system(c)
+            system = c.system
         else:
             system = system_prompt(c.task, j.dataset["labels"], list_labels=True) if uses_model else ""
         few = evaluate.few_shot if arm == "few_shot" else None
@@ -157,13 +72,13 @@ def answer_step(arm: str) -> Step:
             seed=evaluate.seed,
         )
         inputs = {
-            "dataset": j.made("prepare", "dataset"),
+            "dataset": j.dataset_id,
             "base": j.base.artifact.id if uses_model else None,
             "checkpoint": j.made("train", "checkpoint") if arm == "tuned" else None,
         }
         return spec, inputs
 
-    needs = ("prepare", "train") if arm == "tuned" else ("prepare",)
+    needs = (after, "train") if arm == "tuned" else (after,)
     return Step(name=f"answer {arm}", stage=ANSWER, needs=needs, build=build)
 
 
@@ -193,11 +108,11 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         patience=train.patience,
         metric=metrics(c)[0],
         seed=train.seed,
-        system=tuned_system(c),
+        system=c.system,
         max_new_tokens=c.settings.evaluate.max_new_tokens,
         base=j.base.name,
     )
-    return spec, {"dataset": j.made("prepare", "dataset"), "base": j.base.artifact.id}
+    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id}
 
 
 def evaluate_step(j: Journey) -> tuple[EvaluateSpec, dict[str, Any]]:
@@ -210,7 +125,7 @@ def evaluate_step(j: Journey) -> tuple[EvaluateSpec, dict[str, Any]]:
         seed=c.settings.evaluate.seed,
     )
     answers = {arm: j.made(f"answer {arm}", "answers") for arm in (*arms(c), "tuned")}
-    return spec, {"dataset": j.made("prepare", "dataset"), "answers": answers}
+    return spec, {"dataset": j.dataset_id, "answers": answers}
 
 
 def gate_step(j: Journey) -> tuple[GateSpec, dict[str, Any]]:
@@ -226,7 +141,7 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
         kind=c.task.kind,
         audience=c.task.audience,
         tone=c.task.tone,
-        system=tuned_system(c),
+        system=c.system,
         base_name=j.base.name,
         base_artifact=j.base.artifact.id,
         base_files={p: {"sha256": f.sha256, "bytes": f.bytes} for p, f in sorted(j.base.artifact.files.items())},
@@ -237,7 +152,7 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
     inputs = {
         "checkpoint": j.made("train", "checkpoint"),
         "base": j.base.artifact.id,
-        "dataset": j.made("prepare", "dataset"),
+        "dataset": j.dataset_id,
         "report": j.made("evaluate", "report"),
         "verdict": j.made("gate", "verdict"),
     }
@@ -246,13 +161,13 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
 
 def steps(context: Context) -> tuple[Step, ...]:
     """Everything `run` does, in order."""
-    cheap = tuple(answer_step(a) for a in arms(context))
+    data = data_steps(context)
+    cheap = tuple(answer_step(a, after=data[-1].name) for a in arms(context))
     return (
-        Step(name="check", stage=CHECK, needs=(), build=check_step),
-        Step(name="prepare", stage=PREPARE, needs=("check",), build=prepare_step),
+        *data,
         *cheap,
-        Step(name="train", stage=SFT, needs=("prepare",), build=train_step),
-        answer_step("tuned"),
+        Step(name="train", stage=SFT, needs=(data[-1].name,), build=train_step),
+        answer_step("tuned", after=data[-1].name),
         Step(name="evaluate", stage=EVALUATE, needs=(*(s.name for s in cheap), "answer tuned"), build=evaluate_step),
         Step(name="gate", stage=GATE, needs=("evaluate",), build=gate_step),
         Step(name="bundle", stage=BUNDLE, needs=("gate",), build=bundle_step),
@@ -260,8 +175,9 @@ def steps(context: Context) -> tuple[Step, ...]:
 
 
 VERBS: dict[str, Callable[[Step], bool]] = {
+    **{name: (lambda s, name=name: s.name == name) for name in DATA_VERBS},  # type: ignore[misc]
     "check": lambda s: s.name == "check",
-    "prepare": lambda s: s.name in ("check", "prepare"),
+    "prepare": lambda s: s.name == "prepare",
     "baselines": lambda s: s.stage is ANSWER and s.name != "answer tuned",
     "train": lambda s: s.name == "train",
     "evaluate": lambda s: s.name == "evaluate",

@@ -1,0 +1,299 @@
+"""The steps from the user's files to a data set: which run, in which order, with which spec.
+
+    documents, corpus | pairs, approve       where documents.files names any
+    check, clean, dedup, audit, label        each further one where its settings ask for it
+    prepare, augment                         the split, and rows made from training rows
+
+A step that nobody asked for is no step, so that a project without near-duplicates, audit or labels keeps
+the artifacts it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.sources import expand
+from tunesmith.core.stage import Stage
+from tunesmith.data.audit.stages import AUDIT, AuditSpec
+from tunesmith.data.augment.stages import AUGMENT, AugmentSpec, NoiseSpec, ParaphraseSpec
+from tunesmith.data.clean.stages import CLEAN, CleanSpec, Replace
+from tunesmith.data.documents.stages import (
+    APPROVE,
+    CORPUS,
+    DOCUMENTS,
+    PAIRS,
+    ApproveSpec,
+    CorpusSpec,
+    DocumentsSpec,
+    PairsSpec,
+    TeacherSpec,
+)
+from tunesmith.data.labels.stages import LABEL, LabelSpec
+from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
+from tunesmith.flows.context import Context
+from tunesmith.flows.history import restored_in
+from tunesmith.flows.journey import Journey, Step
+
+Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
+DATA_VERBS = ("documents", "corpus", "pairs", "approve", "clean", "audit", "label", "augment")
+
+
+def add_source(context: Context) -> str:
+    """The user's files as one artifact, each under the name it is known by."""
+    return _stored(context, context.data_files, "data.files")
+
+
+# What comes before check
+
+
+def has_documents(context: Context) -> bool:
+    return bool(context.settings.documents.files)
+
+
+def source_of_documents(context: Context) -> str:
+    """The user's documents as one artifact, each under the name it is known by."""
+    files = expand(context.root, context.settings.documents.files).files
+    return _stored(context, files, "documents.files")
+
+
+def documents_step(j: Journey) -> Built:
+    said = j.context.settings.documents
+    spec = DocumentsSpec(
+        max_words=said.max_words,
+        min_words=said.min_words,
+        kinds=(),
+        layouts=tuple(said.layouts.items()),
+        bad_files=said.bad_files,
+        restored=restored_in(j.context.ledger, "documents"),
+    )
+    return spec, {"source": source_of_documents(j.context)}
+
+
+def corpus_step(j: Journey) -> Built:
+    said = j.context.settings.documents
+    group = "heading" if said.group == "passage" else said.group
+    return CorpusSpec(kinds=(), headings=said.headings, group=group), {"passages": j.made("documents", "passages")}
+
+
+def pairs_step(j: Journey) -> Built:
+    said, teacher = j.context.settings.documents, j.context.settings.documents.teacher
+    spec = PairsSpec(
+        kinds=tuple(said.pairs),
+        questions=tuple(said.questions),
+        heading_questions=tuple(said.heading_questions),
+        max_answer_words=said.max_answer_words,
+        long_answers=said.long_answers,
+        teacher=TeacherSpec(**teacher.model_dump()) if teacher.model else None,
+        min_support=said.min_support,
+        restored=restored_in(j.context.ledger, "pairs"),
+    )
+    local = None
+    if teacher.model and not teacher.url:
+        from tunesmith.model.catalog import find
+
+        model = find(teacher.model, progress=j.context.progress)
+        local = j.context.ledger.add_external(model.artifact, model.folder).id
+    return spec, {"passages": j.made("documents", "passages"), "teacher": local}
+
+
+def approve_step(j: Journey) -> Built:
+    said = j.context.settings.documents
+    spec = ApproveSpec(approval=said.approval, group=said.group)
+    return spec, {"pairs": j.made("pairs", "pairs"), "judgments": judgments_of(j.context, "pairs")}
+
+
+def judgments_of(context: Context, queue: str | None = None) -> str:
+    """What people said so far, frozen: the id changes when somebody judges, and with it what follows."""
+    from tunesmith.ledger.judgments import Judgments
+
+    return Judgments(context.ledger).snapshot(queue).id
+
+
+# From files to examples
+
+
+def check_step(j: Journey) -> Built:
+    task, data = j.context.task, j.context.settings.data
+    spec = CheckSpec(
+        kind=task.kind,
+        text=task.text,
+        label=task.label,
+        group=task.group,
+        shape=data.shape,
+        query=data.query,
+        sheet=data.sheet,
+        keep=kept_columns(j.context),
+        labels=task.labels,
+        bad_rows=data.bad_rows,
+        duplicates=data.duplicates,
+        contradictions=data.contradictions,
+        min_class_rows=data.min_class_rows,
+        restored=restored_in(j.context.ledger, "check"),
+    )
+    made = None
+    if has_documents(j.context):
+        made = j.made("corpus" if task.kind == "domain" else "approve", "made")
+    return spec, {"source": j.source, "made": made}
+
+
+def kept_columns(context: Context) -> tuple[str, ...]:
+    """Those asked for, and those that a setting reads."""
+    data = context.settings.data
+    read = [data.split.field, data.dedup.newest_by]
+    return tuple(dict.fromkeys([*data.keep, *(name for name in read if name)]))
+
+
+def clean_step(j: Journey) -> Built:
+    said = j.context.settings.data.clean
+    spec = CleanSpec(
+        kind=j.context.task.kind,
+        steps=tuple(s if isinstance(s, str) else Replace(pattern=s.replace, by=s.by) for s in said.steps),
+        fields=tuple(said.fields),
+        boilerplate_rows=said.boilerplate_rows,
+        boilerplate_share=said.boilerplate_share,
+        boilerplate_unit=said.boilerplate_unit,
+        restored=restored_in(j.context.ledger, "clean"),
+    )
+    return spec, {"examples": j.latest("examples")}
+
+
+def audit_step(j: Journey) -> Built:
+    from tunesmith.data.audit.catalogue import DEFAULT_KINDS, PII_KINDS
+
+    said = j.context.settings.data.audit
+    unknown = sorted(set(said.pii) - set(PII_KINDS) - {"all"})
+    if unknown:
+        fix = f"kinds: {', '.join(PII_KINDS)}, all"
+        what = "is no kind of personal data"
+        raise InputError([Problem(where=f"data.audit.pii.{u}", what=what, fix=fix) for u in unknown])
+    usual = said.pii.get("all", "off")
+    policies = {kind: usual for kind in DEFAULT_KINDS} | {k: v for k, v in said.pii.items() if k != "all"}
+    spec = AuditSpec(
+        kind=j.context.task.kind,
+        restored=restored_in(j.context.ledger, "audit"),
+        policies=policies,
+        regions=tuple(said.regions),
+        expected_languages=tuple(said.expected_languages),
+        **said.model_dump(exclude={"enabled", "pii", "regions", "expected_languages"}),
+    )
+    return spec, {"examples": j.latest("examples")}
+
+
+def label_step(j: Journey) -> Built:
+    said = j.context.settings.data.labels
+    spec = LabelSpec(
+        kind=j.context.task.kind,
+        labels=j.context.task.labels,
+        variants=dict(said.variants),
+        queues=tuple(said.queues),
+        method=said.method,
+        threshold=said.threshold,
+        disputed=said.disputed,
+        errors=said.errors,
+        errors_rows=said.errors_rows,
+        folds=said.folds,
+        seed=said.seed,
+        restored=restored_in(j.context.ledger, "label"),
+    )
+    judgments = judgments_of(j.context) if said.judgments else None
+    return spec, {"examples": j.latest("examples"), "judgments": judgments}
+
+
+# From examples to a data set
+
+
+def prepare_step(j: Journey) -> Built:
+    data, split = j.context.settings.data, j.context.settings.data.split
+    spec = PrepareSpec(
+        kind=j.context.task.kind,
+        labels=j.context.task.labels,
+        train=split.train,
+        validation=split.validation,
+        test=split.test,
+        salt=split.salt,
+        max_deviation=split.max_deviation,
+        small_classes="keep" if data.limit else data.small_classes,  # a proof of concept makes every class small
+        min_class_rows=data.min_class_rows,
+        limit=data.limit,
+        seed=data.seed,
+        max_tokens=j.context.settings.train.max_tokens,
+        over_long=data.over_long,
+        system=j.context.system,
+    )
+    return spec, {"examples": j.latest("examples"), "base": j.base.artifact.id}
+
+
+def augment_step(j: Journey) -> Built:
+    said, teacher = j.context.settings.data.augment, j.context.settings.documents.teacher
+    if said.paraphrase != "off" and not (teacher.model and teacher.url):
+        raise InputError(
+            "data.augment.paraphrase needs a teacher",
+            where="documents.teacher",
+            fix="documents: {teacher: {url: https://.../v1, model: NAME, token_env: VARIABLE}}",
+        )
+    paraphrase = None
+    if said.paraphrase != "off":
+        paraphrase = ParaphraseSpec(
+            how=said.paraphrase,
+            share=said.paraphrase_share,
+            copies=1,
+            language=said.language,
+            ask="tunesmith.data.documents.endpoint:connect",
+            teacher={k: v for k, v in teacher.model_dump().items() if k not in ("max_requests", "per_passage")},
+        )
+    spec = AugmentSpec(
+        kind=j.context.task.kind,
+        labels=j.context.task.labels,
+        balance=said.balance,
+        balance_most=said.balance_most,
+        noise=tuple(NoiseSpec(kind=kind, share=said.noise_share, rate=said.noise_rate) for kind in said.noise),
+        paraphrase=paraphrase,
+        near=said.near,
+        ablation=said.ablation,
+        seed=said.seed,
+        max_tokens=j.context.settings.train.max_tokens,
+        system=j.context.system,
+    )
+    return spec, {"dataset": j.made("prepare", "dataset"), "base": j.base.artifact.id}
+
+
+# The chain
+
+
+def data_steps(context: Context) -> tuple[Step, ...]:
+    """In order; each needs the one before it."""
+    data, kind = context.settings.data, context.task.kind
+    labels, augment = data.labels, data.augment
+    chain: list[tuple[str, Stage, Callable[[Journey], Built], bool]] = [
+        ("documents", DOCUMENTS, documents_step, has_documents(context)),
+        ("corpus", CORPUS, corpus_step, has_documents(context) and kind == "domain"),
+        ("pairs", PAIRS, pairs_step, has_documents(context) and kind != "domain"),
+        ("approve", APPROVE, approve_step, has_documents(context) and kind != "domain"),
+        ("check", CHECK, check_step, True),
+        ("clean", CLEAN, clean_step, bool(data.clean.steps)),
+        ("audit", AUDIT, audit_step, data.audit.enabled),
+        ("label", LABEL, label_step, bool(labels.variants or labels.judgments or labels.errors)),
+        ("prepare", PREPARE, prepare_step, True),
+        (
+            "augment",
+            AUGMENT,
+            augment_step,
+            bool(augment.noise) or (augment.balance, augment.paraphrase) != ("off", "off"),
+        ),
+    ]
+    steps: list[Step] = []
+    for name, stage, build, wanted in chain:
+        if wanted:
+            needs = (steps[-1].name,) if steps else ()
+            steps.append(Step(name=name, stage=stage, needs=needs, build=build))
+    return tuple(steps)
+
+
+def _stored(context: Context, files: dict[str, Path], where: str) -> str:
+    gone = [f for f in files.values() if not f.is_file()]
+    if gone:
+        raise InputError([Problem(where=where, what=f"{f} is not a file", fix=f"correct {where}") for f in gone])
+    return context.ledger.add_files("source", files, move=False).id
