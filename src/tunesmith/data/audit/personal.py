@@ -12,6 +12,7 @@ from tunesmith.data.audit.spans import Span, replace_spans, resolve
 from tunesmith.data.audit.texts import inside_string
 
 STRENGTH = {"drop": 0, "redact": 1, "pseudonym": 2, "flag": 3}
+FILLER = "\ufffc"  # neither a letter nor a digit nor anything that people write between digits
 ROUNDS = 8  # a replacement can bring a context word nearer to another number; two are the most that was seen
 
 
@@ -28,7 +29,11 @@ class Personal:
         candidates = self.scanner.find(reading)
         if not candidates:
             return []
-        return resolve((s for s in candidates if not self._is_ours(s, reading.text)), self._rank)
+        ours = [s for s in candidates if self._is_ours(s, reading.text)]
+        if ours:  # what stands beside a pseudonym is read as if it were not there: an address may begin in a number
+            blanked = replace_spans(reading.text, resolve(ours, self._rank), lambda s: FILLER * (s.end - s.start))
+            candidates = self.scanner.find(read(blanked))
+        return resolve(candidates, self._rank)
 
     def without(self, text: str, policy: str, *, json: bool = False) -> str:
         """The text with every span of `policy` replaced, again and again until none is found: so that a second
