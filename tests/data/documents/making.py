@@ -143,11 +143,9 @@ class Paired:
         return {p.name: p.read_bytes() for p in sorted(self.folder.iterdir())}
 
 
-def run_pairs(
-    root: Path, passages: Path, *, teacher: Ask | None = None, stop: threading.Event | None = None, **changes: Any
-) -> Paired:
-    work = Workspace(root=root, stop=stop or threading.Event())
-    return Paired(pairs(pairs_spec(**changes), PairsInputs(passages=passages), work, teacher=teacher).pairs)
+def run_pairs(root: Path, passages: Path, *, ask: Ask | None = None, **changes: Any) -> Paired:
+    inputs = PairsInputs(passages=passages)
+    return Paired(pairs(pairs_spec(**changes), inputs, Workspace(root=root), teacher=ask).pairs)
 
 
 Placed = tuple[float, float, float, str]  # left, bottom, font size, text

@@ -22,6 +22,7 @@ REPEATS = 3  # a running head is on at least so many pages
 PLACE = 6.0  # points: how far a running head's place may vary
 SAME_HEIGHT = 1.5  # points: how near another line of the same band is
 CONTENTS = re.compile(r"(?:\.\s?){4,}\s*(?:\d+|[ivxlc]+)\s*$")
+CONTINUES = re.compile(r"^\((?:continues on next page|continued from previous page)\)$", re.I)
 IMAGE = 3  # FPDF_PAGEOBJ_IMAGE
 
 
@@ -51,7 +52,8 @@ def read_pdf(data: bytes) -> Extracted:
     _take_running_heads_out(pages, found.removed)
     for read in pages:
         read.lines = in_reading_order(read)
-        _take_contents_out(read, found.removed)
+        _take_out(read, CONTENTS, "contents", found.removed)  # the heading path says the same
+        _take_out(read, CONTINUES, "continuation", found.removed)
     found.blocks = blocks_of(pages, bookmarks)
     return found
 
@@ -97,10 +99,10 @@ def _take_running_heads_out(pages: Sequence[Page], removed: list[Removed]) -> No
     for pattern, met in heads.items():
         _note(pattern, met, removed)
     for height in _heights([m for met in heads.values() for m in met], needed=len(pages) / 2):
-        for page, line in edges:
+        for line in (line for page in pages for line in _outermost(page)):
             if abs(line.bottom - height) <= SAME_HEIGHT and id(line) not in known:
                 known.add(id(line))
-                _note("", [(line.bottom, page.number, line)], removed)
+                _note("", [(line.bottom, line.page, line)], removed)
     for page in pages:
         page.lines = [line for line in page.lines if id(line) not in known]
 
@@ -140,6 +142,11 @@ def _margins(page: Page) -> list[Line]:
     return list(found.values())
 
 
+def _outermost(page: Page) -> list[Line]:
+    heights = [line.bottom for line in page.lines]
+    return [line for line in page.lines if min(line.bottom - min(heights), max(heights) - line.bottom) <= SAME_HEIGHT]
+
+
 def _is_apart(a: Line, b: Line) -> bool:
     return abs(a.bottom - b.bottom) > APART * max(a.size, b.size)
 
@@ -165,12 +172,10 @@ def _pattern(text: str) -> str:
     return re.sub(r"\d+", "#", tidy(text))
 
 
-def _take_contents_out(page: Page, removed: list[Removed]) -> None:
-    """Lines with dots that lead to a page number; the heading path says the same."""
-    entries = [line for line in page.lines if CONTENTS.search(line.text)]
-    if not entries:
-        return
-    gone = {id(line) for line in entries}
-    page.lines = [line for line in page.lines if id(line) not in gone]
-    text = "\n".join(line.text for line in entries)
-    removed.append(Removed(reason="contents", text=text, detail=f"{len(entries)} lines", page=page.number))
+def _take_out(page: Page, pattern: re.Pattern[str], reason: str, removed: list[Removed]) -> None:
+    gone = [line for line in page.lines if pattern.search(line.text)]
+    if gone:
+        ids = {id(line) for line in gone}
+        page.lines = [line for line in page.lines if id(line) not in ids]
+        text = "\n".join(line.text for line in gone)
+        removed.append(Removed(reason=reason, text=text, detail=f"{len(gone)} lines", page=page.number))

@@ -75,8 +75,9 @@ def _tokens(text: str) -> list[str]:
 def _stem(token: str) -> str:
     """Case and common English endings folded: enough to match `uploads` with `uploading`, and too little to match
     other words."""
-    word = token.casefold()
-    word = word.removesuffix("'s")
+    if token[0].isdigit():
+        return token.rstrip("%").replace(",", "")
+    word = token.casefold().removesuffix("'s")
     word = NUMERALS.get(word, word)
     for ending in ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:

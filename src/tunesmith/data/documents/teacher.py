@@ -18,6 +18,7 @@ from typing import Any
 from tunesmith.core.canonical import content_id
 from tunesmith.core.errors import InputError, Stopped
 from tunesmith.core.stage import Workspace
+from tunesmith.data.documents.blocks import CONTROLS, tidy
 from tunesmith.data.documents.endpoint import Refused
 from tunesmith.data.documents.records import Passage
 from tunesmith.data.documents.replies import Replies, Reply, text_of
@@ -42,8 +43,10 @@ MARKED = re.compile(r"^\s*(?:\d+[.)]\s*)?\**(?:Q|Question)\s*\d*\**\s*[:.]\**\s*
 QUESTION_KEYS = ("question", "instruction", "prompt", "q")
 ANSWER_KEYS = ("answer", "response", "completion", "output", "a")
 POINTS_AT_PASSAGE = re.compile(
-    r"\b(?:(?:the|this|that|above|given|provided)\s+(?:above\s+|given\s+|provided\s+)?"
-    r"(?:passage|text|section|excerpt|paragraph|context)|according to the (?:document|author)|mentioned above)\b",
+    r"\b(?:the|this)\s+(?:above\s+|given\s+|provided\s+|following\s+)?(?:(?:passage|excerpt)\b"
+    r"|(?:text|section|paragraph|context|document|author)(?:\s+above)?(?=\s*[?.,;:]|$|\s+(?:is|are|was|were|does|do|did|"
+    r"what|who|how|which|why|when|where|says?|mentions?|describes?|states?|explains?|discuss|suggests?|lists?|gives?|"
+    r"provides?|defines?)\b))|\bmentioned above\b",
     re.I,
 )
 
@@ -158,7 +161,7 @@ def parse(text: str) -> list[tuple[str, str]] | str:
             items = lists[0] if len(lists) == 1 else [body]
         pairs = [pair for item in items if (pair := _pair(item)) is not None]
         return pairs or "the JSON has no question with an answer"
-    marked = [(" ".join(q.split()), a.strip()) for q, a in MARKED.findall(text)]
+    marked = [(tidy(q), CONTROLS.sub("", a).strip()) for q, a in MARKED.findall(text)]
     return marked or "neither JSON nor questions marked Q and A"
 
 
@@ -186,9 +189,10 @@ def _pair(item: Any) -> tuple[str, str] | None:
     folded = {str(k).casefold(): v for k, v in item.items()}
     question = next((folded[k] for k in QUESTION_KEYS if k in folded), None)
     answer = next((folded[k] for k in ANSWER_KEYS if k in folded), None)
-    if not isinstance(question, str) or not isinstance(answer, str) or not question.strip() or not answer.strip():
+    if not isinstance(question, str) or not isinstance(answer, str):
         return None
-    return " ".join(question.split()), answer.strip()
+    question, answer = tidy(question), CONTROLS.sub("", answer).strip()
+    return (question, answer) if question and answer else None
 
 
 def points_at_passage(question: str) -> bool:
