@@ -38,7 +38,7 @@ _OURS: dict[str, re.Pattern[str]] = {
     "secret": re.compile(r"KEY-[A-Z2-7]{16}"),
     "mac": re.compile(r"00005e0053[0-9a-f]{2}"),
     "birth_date": re.compile(r".*"),
-    "address": re.compile(r"\d{1,3} Placeholder Street.*", re.DOTALL),
+    "address": re.compile(r"Placeholder Street \d{1,3}"),
 }
 _NETS = tuple(ipaddress.ip_network(n) for n in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
 _NET6 = ipaddress.ip_network("2001:db8::/32")
@@ -166,6 +166,6 @@ _MAKERS: dict[str, Callable[[bytes, str, str], str]] = {
     "ip": _ip,
     "mac": _mac,
     "birth_date": _birth_date,
-    "address": lambda digest, value, written: f"{1 + _number(digest, 999)} Placeholder Street",
+    "address": lambda digest, value, written: f"Placeholder Street {1 + _number(digest, 999)}",
     "name": _name,
 }
