@@ -29,6 +29,10 @@ CHANGES = {
     "data.shape": "text_label", "data.query": "SELECT 1", "data.sheet": "A", "data.keep": "[source]",
     "data.clean.steps": "[html]", "data.clean.fields": "[input, target]", "data.clean.boilerplate_rows": "7",
     "data.clean.boilerplate_share": "0.3", "data.clean.boilerplate_unit": "paragraph",
+    "data.dedup.enabled": "true", "data.dedup.near": "0.5", "data.dedup.across": "false",
+    "data.dedup.keep": "longest", "data.dedup.newest_by": "source", "data.dedup.templates": "false",
+    "data.dedup.candidates": "minhash", "data.dedup.contradictions": "leave_out", "data.dedup.against": "[rows.csv]",
+    "data.dedup.against_share": "0.5", "data.dedup.semantic": "0.9",
     "data.audit.enabled": "true", "data.audit.pii": "{all: redact}", "data.audit.salt": "x",
     "data.audit.regions": "[FR]", "data.audit.min_score": "0.9", "data.audit.toxicity": "drop",
     "data.audit.max_toxicity": "0.3", "data.audit.languages": "drop", "data.audit.expected_languages": "[fr]",
@@ -49,6 +53,7 @@ CHANGES = {
 # a setting of a step that is off by default changes something where the step is on
 TEACHER = ("documents.teacher.url=https://teacher.example/v1", "documents.teacher.model=t")
 GIVEN: dict[str, tuple[str, ...]] = {
+    "data.dedup.": ("data.dedup.enabled=true",),
     "data.audit.": ("data.audit.enabled=true",),
     "data.labels.": ("data.labels.errors=3",),
     "data.augment.": ("data.augment.noise=[case]", "data.augment.paraphrase=paraphrase", *TEACHER),
@@ -93,6 +98,7 @@ def test_the_setting_changes_something(project: Project, key: str) -> None:
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
+        "data.dedup.encoder",  # tests/data/near
         "data.labels.double", "data.labels.order",  # of the labelling page: tests/flows/test_label.py
         "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data
         "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content",

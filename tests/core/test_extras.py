@@ -1,0 +1,19 @@
+"""What only some users need is imported where it is used, and its absence says what to install."""
+
+from __future__ import annotations
+
+import pytest
+
+from tunesmith.core.errors import MissingExtra
+from tunesmith.core.extras import need
+
+
+def test_a_library_that_is_there_is_given() -> None:
+    assert need("json", extra="tables").loads("[1]") == [1]
+
+
+def test_a_missing_one_names_the_extra_and_what_it_is_for() -> None:
+    with pytest.raises(MissingExtra) as e:
+        need("no_such_library.part", extra="tables", why="reading Parquet")
+    assert "no_such_library is not installed, and reading Parquet needs it" in str(e.value)
+    assert 'pip install "tunesmith[tables]"' in str(e.value)
