@@ -52,12 +52,12 @@ def features(texts: Iterable[str]) -> tuple[Any, Any]:
         raise DataError(f"there are no words to learn from: {e}", fix="check the text column") from e
 
 
-def fit(x: Any, y: Ints, *, seed: int, weights: Floats | None = None, strength: float = STRENGTH) -> Any:
+def fit(x: Any, y: Ints, *, seed: int, weights: Floats | None = None, steps: int = STEPS) -> Any:
     """Multinomial logistic regression on at least two classes."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=strength, max_iter=STEPS, tol=1e-3, random_state=seed)
+    model = LogisticRegression(C=STRENGTH, max_iter=steps, tol=1e-3, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # near enough for a proxy; the rows decide, not the optimum
         return model.fit(x, y, sample_weight=weights)
@@ -84,7 +84,9 @@ def grouped_folds(groups: Sequence[str], classes: Sequence[int], *, folds: int, 
     return np.fromiter((fold[g] for g in groups), np.int64, len(groups))
 
 
-def out_of_fold(x: Any, y: Ints, fold: Ints, *, classes: int, seed: int) -> tuple[Floats, NDArray[np.bool_]]:
+def out_of_fold(
+    x: Any, y: Ints, fold: Ints, *, classes: int, seed: int, steps: int = STEPS
+) -> tuple[Floats, NDArray[np.bool_]]:
     """(N, K) probabilities by models that did not see the row's group, and (N,) whether they mean anything:
     False where a row's class is in no other fold, since no model could then have known it."""
     found = np.zeros((x.shape[0], classes))
@@ -96,5 +98,5 @@ def out_of_fold(x: Any, y: Ints, fold: Ints, *, classes: int, seed: int) -> tupl
         if len(seen) == 1:
             found[held, seen[0]] = 1.0
         elif len(seen):
-            found[held] = probabilities(fit(x[taught], y[taught], seed=seed), x[held], classes)
+            found[held] = probabilities(fit(x[taught], y[taught], seed=seed, steps=steps), x[held], classes)
     return found, known

@@ -1,0 +1,106 @@
+"""error(n) = c + a n^-b, fitted with its uncertainty; and when a forecast from it would be a guess.
+
+Power laws describe how errors fall with the number of training rows in most tasks looked at (Hestness et al.
+2017; Viering and Loog 2021, who also list the exceptions). So the law is tested before it is believed: it must
+fit the sizes measured, and foretell the largest of them from the smaller ones.
+
+Shapes: S sizes, D draws of the bootstrap.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+EXPONENTS = np.geomspace(0.02, 2.0, 100)  # b; 0.02 hardly falls, 2 falls faster than any seen in practice
+FEWEST_SIZES = 4
+MISFIT = 0.02  # root mean square distance from the law, in score, from which it does not describe the sizes
+MISSED = 0.03  # distance of the largest size from what the smaller ones foretold, beyond which nothing is foretold
+WIDEST = 0.15  # a forecast whose interval is wider than this says nothing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Law:
+    """D fitted laws, one a draw. errors(n) = floor + scale n^-exponent."""
+
+    floor: Floats  # (D,)
+    scale: Floats  # (D,)
+    exponent: Floats  # (D,)
+
+    def score(self, n: float) -> Floats:
+        """(D,)"""
+        return 1 - (self.floor + self.scale * float(n) ** -self.exponent)
+
+
+def fit_laws(sizes: Floats, scores: Floats) -> Law:
+    """Least squares for each of D curves (D, S), with floor and scale never negative.
+
+    For a fixed exponent the two others are linear, so each is solved exactly on a grid of exponents.
+    """
+    errors = 1 - scores
+    x_ES = sizes[None, :] ** -EXPONENTS[:, None]
+    mean_x, mean_e = x_ES.mean(axis=1), errors.mean(axis=1)
+    centred_x = x_ES - mean_x[:, None]
+    power = (centred_x**2).sum(axis=1)
+    slope = (errors - mean_e[:, None]) @ centred_x.T / power  # (D, E)
+    floor = mean_e[:, None] - slope * mean_x
+    # where the best line leaves the quadrant, the best point is on one of its two edges
+    through_zero = (errors @ x_ES.T) / (x_ES**2).sum(axis=1)
+    below, rising = floor < 0, slope < 0
+    slope = np.where(rising, 0.0, np.where(below, through_zero, slope))
+    floor = np.where(rising, mean_e[:, None], np.where(below, 0.0, floor))
+    squares = np.stack(
+        [
+            ((errors[d][None, :] - floor[d][:, None] - slope[d][:, None] * x_ES) ** 2).sum(axis=1)
+            for d in range(len(errors))
+        ]
+    )
+    best = squares.argmin(axis=1)
+    draws = np.arange(len(errors))
+    return Law(floor=floor[draws, best], scale=slope[draws, best], exponent=EXPONENTS[best])
+
+
+def forecast(sizes: Floats, scores: Floats, drawn: Floats, *, to: float, confidence: float) -> dict[str, Any]:
+    """What `to` rows instead of the largest size would be worth. `scores` (S,), `drawn` (D, S) its bootstrap.
+
+    JSON-ready: gain {value, low, high} in score, or refused: a sentence. The gain is between two points of the
+    law, so that the luck of the largest size is not part of it.
+    """
+    found: dict[str, Any] = {"rows": float(sizes[-1]), "to": float(to), "gain": None, "refused": None}
+    if len(sizes) < FEWEST_SIZES:
+        return {**found, "refused": f"{len(sizes)} sizes are too few to fit a curve; {FEWEST_SIZES} are needed"}
+    law = fit_laws(sizes, scores[None, :])
+    fitted = np.array([float(law.score(n)[0]) for n in sizes])
+    misfit = float(np.sqrt(((fitted - scores) ** 2).mean()))
+    before = fit_laws(sizes[:-1], scores[None, :-1])
+    missed = float(before.score(sizes[-1])[0] - scores[-1])
+    laws = fit_laws(sizes, drawn)
+    gains = laws.score(to) - laws.score(sizes[-1])
+    tail = (1 - confidence) / 2
+    low, high = (float(np.quantile(gains, q)) for q in (tail, 1 - tail))
+    gain = float(law.score(to)[0] - law.score(sizes[-1])[0])
+    found |= {
+        "misfit": round(misfit, 6),
+        "missed": round(missed, 6),
+        "law": {
+            "floor": round(float(law.floor[0]), 6),
+            "scale": round(float(law.scale[0]), 6),
+            "exponent": round(float(law.exponent[0]), 6),
+        },
+    }
+    if misfit > MISFIT:
+        refused = f"the scores lie {100 * misfit:.1f} points off any such curve"
+    elif abs(missed) > MISSED:
+        refused = f"the smaller sizes foretell the largest wrongly, by {100 * missed:+.1f} points"
+    elif high - low > WIDEST:
+        refused = f"anything from {100 * low:+.0f} to {100 * high:+.0f} points is possible"
+    else:
+        found["gain"] = {
+            k: round(v, 6) for k, v in (("value", gain), ("low", min(low, gain)), ("high", max(high, gain)))
+        }
+        return found
+    return {**found, "refused": refused}
