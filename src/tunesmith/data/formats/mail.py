@@ -57,14 +57,20 @@ def read_mbox(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
         for line in physical_lines(f, facts, keep_ends=True):
             if blank and line.raw.startswith(b"From ") and FROM_LINE.match(line.raw.rstrip(b"\n")):
                 if inside or held.strip():
-                    yield _message(QUOTED_FROM.sub(rb"\1", held), first, facts)
+                    yield _boxed(held, first, facts)
                 held, first, blank, inside = bytearray(), line.number, False, True
                 continue
             if len(held) <= lines.LINE_LIMIT:  # beyond it, _message refuses what is held
                 held += line.raw
             blank = not line.raw.strip()
     if inside or held.strip():
-        yield _message(QUOTED_FROM.sub(rb"\1", held), first, facts)
+        yield _boxed(held, first, facts)
+
+
+def _boxed(held: bytearray, line: int, facts: FileFacts) -> Record | BadRecord:
+    """A message as it was before it was put into a mailbox: without the empty line that divides it from the next."""
+    raw = held[:-1] if held.endswith(b"\n\n") else held
+    return _message(QUOTED_FROM.sub(rb"\1", raw), line, facts)
 
 
 def _message(raw: bytes | bytearray, line: int, facts: FileFacts) -> Record | BadRecord:
