@@ -33,13 +33,13 @@ OPEN = frozenset({"/health"})  # the only path that needs no bearer token
 NOTHING = "default-src 'none'; frame-ancestors 'none'"
 
 
-def sealing(policy: str) -> list[tuple[bytes, bytes]]:
+def sealing(policy: str, referrer: str) -> list[tuple[bytes, bytes]]:
     """Headers of every answer; `policy` is what a browser may do with it (Content-Security-Policy)."""
     return [
         (b"x-content-type-options", b"nosniff"),
         (b"content-security-policy", policy.encode()),
         (b"x-frame-options", b"DENY"),
-        (b"referrer-policy", b"no-referrer"),
+        (b"referrer-policy", referrer.encode()),
         (b"cross-origin-resource-policy", b"same-origin"),
         (b"cache-control", b"no-store"),
     ]
@@ -85,13 +85,14 @@ class Gatekeeper:
         limits: BodyLimits,
         seen: Callable[[Scope, int, float], None],
         policy: str = NOTHING,
+        referrer: str = "no-referrer",  # under which browsers post forms as of origin null: pages need same-origin
     ) -> None:
         self._app = app
         self._ask = admit
         self._hosts = frozenset(h.lower() for h in allowed_hosts)
         self._limits = limits
         self._seen = seen
-        self._sealing = sealing(policy)
+        self._sealing = sealing(policy, referrer)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

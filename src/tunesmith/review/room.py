@@ -95,7 +95,7 @@ class Room:
         with self._lock:
             found = self._queue(queue)
             items = [self._shown(found, i) for i in found.hold(person, AHEAD)]
-            return {"items": items, "progress": found.progress(person) | {"elsewhere": found.turns.leased - len(items)}}
+            return {"items": items, "progress": found.progress(person) | {"elsewhere": found.turns.elsewhere(person)}}
 
     def ask_disputes(self, person: str, queue: str) -> dict[str, Any]:
         """The next disagreements to adjudicate, with what everybody said."""

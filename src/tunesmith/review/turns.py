@@ -54,10 +54,13 @@ class Turns:
     def has_done(self, person: str, position: int) -> bool:
         return position in self._done.get(person, ())
 
-    @property
-    def leased(self) -> int:
-        """Items in somebody's hands."""
-        return len(self._leases)
+    def elsewhere(self, person: str) -> int:
+        """Items that this person would be asked about, were they not in the hands of others."""
+        done = self._done.get(person, ())
+        return sum(
+            person not in leases and position not in done and not self.is_full(position)
+            for position, leases in self._leases.items()
+        )
 
     def give(self, person: str, position: int) -> None:
         """A verdict of this person stands from now on."""

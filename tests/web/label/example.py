@@ -64,18 +64,34 @@ def example_room(journal: Journal, *, n: int = 60, pairs_n: int = 6, hostile: st
     queues = [
         Queue(
             QueueRules(
-                **{"name": "labels", "kind": "label", "title": "What is this ticket about?", "labels": labels,
-                   "order": "listed", **rules}
-            ),  # fmt: skip
+                **{
+                    "name": "labels",
+                    "kind": "label",
+                    "title": "What is this ticket about?",
+                    "labels": labels,
+                    "order": "listed",
+                    **rules,
+                }
+            ),
             labelled,
         ),
-        Queue(QueueRules(name="pairs", kind="pair", title="Is this answer right, by its passage?", order="listed"), pairs(pairs_n)),
+        Queue(
+            QueueRules(name="pairs", kind="pair", title="Is this answer right, by its passage?", order="listed"),
+            pairs(pairs_n),
+        ),
         Queue(
             QueueRules(name="doubts", kind="label", title="Is this label right?", labels=labels, order="listed"),
             [
-                Item(id=f"doubt{i}", kind="label", text=t, given=labels[(i + 1) % 6], suggested=labels[i % 6], confidence=0.97)
+                Item(
+                    id=f"doubt{i}",
+                    kind="label",
+                    text=t,
+                    given=labels[(i + 1) % 6],
+                    suggested=labels[i % 6],
+                    confidence=0.97,
+                )
                 for i, t in enumerate(TICKETS)
             ],
         ),
-    ]  # fmt: skip
+    ]
     return Room("tickets", queues, journal)

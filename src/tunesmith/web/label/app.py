@@ -79,6 +79,7 @@ def label_app(room: ReviewRoom, *, me: str | None, allowed_hosts: Iterable[str])
         limits=LIMITS,
         seen=_seen,
         policy=POLICY,
+        referrer="same-origin",
     )
     return app
 
@@ -141,7 +142,8 @@ def _label_routes(app: FastAPI, room: ReviewRoom, queues: dict[str, dict[str, An
 
     @app.get("/api/q/{queue}")
     def ask(person: Someone, queue: str) -> Response:
-        return JSONResponse(_asked(room.ask(person.name, queue), _queue(queues, queue), disputes=False))
+        found = _queue(queues, queue)
+        return JSONResponse(_asked(room.ask(person.name, queue), found, disputes=False))
 
     @app.post("/api/judge")
     def judge(person: Someone, body: Said) -> Response:
@@ -181,7 +183,8 @@ def _dispute_routes(app: FastAPI, room: ReviewRoom, queues: dict[str, dict[str, 
 
     @app.get("/api/q/{queue}/disputes")
     def ask_disputes(person: Owner, queue: str) -> Response:
-        return JSONResponse(_asked(room.ask_disputes(person.name, queue), _queue(queues, queue), disputes=True))
+        found = _queue(queues, queue)
+        return JSONResponse(_asked(room.ask_disputes(person.name, queue), found, disputes=True))
 
     @app.post("/api/later")
     def later(person: Owner, body: Later) -> Response:

@@ -8,7 +8,8 @@ const path = `/api/q/${encodeURIComponent(room.queue)}${disputes ? "/disputes" :
 let items = room.first ? [{ id: room.first, html: $("item").innerHTML }] : [];  // [0] is on the screen
 let past = [];  // what was judged here, to go back to at once: {id, item}
 let undo = JSON.parse(room.undo);  // the newest judgment that the server would undo
-let shownAt = performance.now(), sending = null, delay = 500, timer = 0, count = 0;
+let jump = null;  // the item that an undo brings back, once the server has sent it
+let shownAt = performance.now(), sending = null, again = false, delay = 500, timer = 0, count = 0;
 
 // --- what waits to be sent
 
@@ -37,7 +38,8 @@ async function ask(url, body) {
 
 function flush() {  // one after the other: an undo must not overtake what it undoes
   clearTimeout(timer);
-  if (!sending) sending = send().finally(() => { sending = null; });
+  if (sending) again = true;  // it may be past its last look at what waits
+  else sending = send().finally(() => { sending = null; if (again) { again = false; flush(); } });
   return sending;
 }
 
@@ -94,7 +96,10 @@ function take(answer) {  // the server's list is right, but for what has been sa
     items.push(...fresh.filter(f => !items.some(i => i.id === f.id)));
   } else {
     const isEdited = current && $("item").querySelector("details[open]");
-    if (isEdited || fresh.some(f => f.id === current?.id)) items = [current, ...fresh.filter(f => f.id !== current.id)];
+    const back = fresh.find(f => f.id === jump);
+    jump = null;
+    if (back) items = [back, ...fresh.filter(f => f !== back)];
+    else if (isEdited || fresh.some(f => f.id === current?.id)) items = [current, ...fresh.filter(f => f.id !== current.id)];
     else items = fresh;
   }
   progress(answer.progress, said.length);
@@ -176,6 +181,7 @@ function takeBack() {
   undo = null;
   keep({ id: newId(), queue: room.queue, item: last.item.id, verb: "undo", value: last.id, reason: "", seconds: 0 });
   if (last.item.html) { items.unshift(last.item); show(); }
+  else jump = last.item.id;
   $("said").textContent = "undone";
   showUndo();
   flush();
@@ -206,7 +212,10 @@ function press(form, button) {
 
 document.addEventListener("submit", e => {
   const form = e.target;
-  if (form.id === "undo-form") { e.preventDefault(); takeBack(); }
+  if (form.matches("#undo-form")) {  // not form.id: that is its field of that name
+    e.preventDefault();
+    takeBack();
+  }
   if (form.classList.contains("judge")) {
     e.preventDefault();
     if (e.submitter) press(form, e.submitter);
