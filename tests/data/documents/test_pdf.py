@@ -53,6 +53,18 @@ def test_cells_at_one_height_are_one_line_from_left_to_right() -> None:
     assert [b.text for b in read_pdf(pdf([row])).blocks] == ["left cell right cell"]
 
 
+def test_rows_of_cells_are_a_table_and_a_bullet_far_from_its_text_is_not() -> None:
+    rows: list[Placed] = [(72 + 150 * j, 700 - 12 * i, 10, f"cell {i}{j}") for i in range(3) for j in range(3)]
+    bullets: list[Placed] = [(72 + 30 * j, 600 - 12 * i, 10, ("-", f"item {i}")[j]) for i in range(2) for j in range(2)]
+    assert [(b.kind, b.text) for b in read_pdf(pdf([[*rows, *bullets]])).blocks] == [
+        ("table", "cell 00 | cell 01 | cell 02"),
+        ("table", "cell 10 | cell 11 | cell 12"),
+        ("table", "cell 20 | cell 21 | cell 22"),
+        ("list", "- item 0"),
+        ("list", "- item 1"),
+    ]
+
+
 def test_a_hyphen_at_a_line_s_end_goes_unless_the_word_has_one() -> None:
     lines = ["the administrator said work-needing things to the admin-", "istrator, who is work-", "needing and happy"]
     (block,) = read_pdf(pdf([column(72, 700, lines)])).blocks

@@ -42,7 +42,7 @@ Table of Contents
 wrapped
 
     More prose at https://example.org/a/
-    path and more.
+    path/x and more.
 """
 
 
@@ -58,7 +58,7 @@ def test_a_manual_becomes_headings_paragraphs_items_and_listings() -> None:
         ("list", "* the page"),
         ("code", "$ tool --run\nok"),
         ("heading", "1.2. A heading that is wrapped"),
-        ("prose", "More prose at https://example.org/a/path and more."),
+        ("prose", "More prose at https://example.org/a/path/x and more."),
     ]
     assert [b.level for b in found.blocks if b.kind == "heading"] == [1, 2, 2]
     assert [(r.reason, r.detail) for r in found.removed] == [("contents", "4 lines"), ("rule", "")]
@@ -81,7 +81,10 @@ def test_underlined_and_capital_headings() -> None:
         (["see https://example.", "org/x now"], "see https://example.org/x now"),
         (["see https:", "//example.org"], "see https://example.org"),
         (["in /usr/", "share/doc"], "in /usr/share/doc"),
-        (["either and/", "or both"], "either and/ or both"),
+        (["either and/", "or both"], "either and/or both"),
+        (["in debian/", "changelog"], "in debian/changelog"),
+        (["see https://example.org/", "for more"], "see https://example.org/ for more"),
+        (["at https://", "example.org"], "at https://example.org"),
         (["pages 3-", "4"], "pages 3- 4"),
         (["It ends.", "https://example.org/ is next"], "It ends. https://example.org/ is next"),
         (["see https://example.org.", "Then go"], "see https://example.org. Then go"),

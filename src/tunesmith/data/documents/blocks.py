@@ -112,7 +112,8 @@ HYPHENATED = re.compile(r"([^\W\d_]{2,})[-\xad\u2010]$")
 OPENS_WORD = re.compile(r"[^\W\d_]+")
 NEAR = 160  # characters before a line break that decide how the lines are joined
 SCHEME = re.compile(r"\b(?:https?|ftp):$", re.I)
-PATH_OPEN = re.compile(r"(?:^|\s)(?:~|/\w[\w.-]*)(?:/[\w.-]+)*/$")
+PATH_OPEN = re.compile(r"\S/$")
+MARKS_OF_PATHS = re.compile(r"[./_~#?=&%]")
 URL_OPEN = re.compile(r"\S*://\S*$")
 
 
@@ -147,18 +148,19 @@ def _keeps_hyphen(stem: re.Match[str], tail: re.Match[str], near: str, known: fr
 
 
 def _inside_url(near: str, line: str) -> bool:
-    """An address or a path that was broken at the line's end."""
+    """An address or a path that was broken at the line's end. After an address a plain word begins something new."""
     if line.startswith("//") and SCHEME.search(near):
         return True
-    if PATH_OPEN.search(near) and line[0].isalnum():
-        return True
+    goes_on = line.split(maxsplit=1)[0]
+    is_part = MARKS_OF_PATHS.search(goes_on[:-1]) is not None
     last = URL_OPEN.search(near)
     if last is None:
-        return False
-    goes_on = line.split(maxsplit=1)[0]
+        return PATH_OPEN.search(near) is not None and line[0].isalnum()
     if last.group()[-1] == ".":
-        return line[0].islower() and ("." in goes_on[:-1] or "/" in goes_on)
-    return last.group()[-1] in "/#?=&_-" or (line[0] in "/#?&" and len(goes_on) > 1)
+        return line[0].islower() and is_part
+    if last.group()[-1] in "/#?=&_-":
+        return is_part or last.group()[-1] != "/" or last.group().endswith("//")
+    return line[0] in "/#?&" and len(goes_on) > 1
 
 
 def vocabulary(text: str) -> set[str]:

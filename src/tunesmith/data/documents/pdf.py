@@ -22,6 +22,7 @@ REPEATS = 3  # a running head is on at least so many pages
 PLACE = 6.0  # points: how far a running head's place may vary
 SAME_HEIGHT = 1.5  # points: how near another line of the same band is
 CONTENTS = re.compile(r"(?:\.\s?){4,}\s*(?:\d+|[ivxlc]+)\s*$")
+ENTRY = re.compile(r"\s(?:\d+|[ivxlc]+)\s*$|^(?:table of )?contents$", re.I)
 CONTINUES = re.compile(r"^\((?:continues on next page|continued from previous page)\)$", re.I)
 IMAGE = 3  # FPDF_PAGEOBJ_IMAGE
 
@@ -52,7 +53,9 @@ def read_pdf(data: bytes) -> Extracted:
     _take_running_heads_out(pages, found.removed)
     for read in pages:
         read.lines = in_reading_order(read)
-        _take_out(read, CONTENTS, "contents", found.removed)  # the heading path says the same
+        dotted = sum(CONTENTS.search(line.text) is not None for line in read.lines)
+        entries = ENTRY if 2 * dotted > len(read.lines) else CONTENTS  # chapters often come without dots
+        _take_out(read, entries, "contents", found.removed)  # the heading path says the same
         _take_out(read, CONTINUES, "continuation", found.removed)
     found.blocks = blocks_of(pages, bookmarks)
     return found

@@ -14,6 +14,7 @@ from tunesmith.data.documents.faq import unnumbered
 from tunesmith.data.documents.pdf_lines import Line, Page
 
 BULLET = re.compile(r"^(?:[•◦▪‣●○■□–—*-]|\(?\d{1,2}[.)]|\(?[a-z]\))\s+\S")
+MARK = re.compile(r"^(?:[•◦▪‣●○■□–—*-]|\(?\w{1,3}[.)])$")
 NUMBERED = re.compile(r"^(\d{1,2}(?:\.\d{1,2})*)\.?\s+[^\W\d_]")
 CHAPTER = re.compile(r"^(?:chapter|part|appendix)(?:\s+\S+)?$", re.I)
 FOOTNOTE = re.compile(r"^(?:\d{1,3}|[*†‡§])\s*\S")
@@ -186,10 +187,20 @@ def _pitch(lines: Sequence[Line]) -> float:
     return median(steps) if steps else 12.0
 
 
+def _is_row(line: Line) -> bool:
+    """Cells side by side; a bullet and its text are none."""
+    return len(line.cells) > 1 and not MARK.match(line.cells[0]) and not line.mono
+
+
 def _begins(paragraph: Sequence[Line], line: Line, pitch: float) -> bool:
     """Does this line begin a paragraph of its own?"""
     before = paragraph[-1]
-    if BULLET.match(line.text) or before.mono != line.mono or abs(before.size - line.size) > 0.8:
+    if (
+        BULLET.match(line.text)
+        or before.mono != line.mono
+        or _is_row(before) != _is_row(line)
+        or abs(before.size - line.size) > 0.8
+    ):
         return True
     if before.page != line.page or before.column != line.column:
         ended = SENTENCE_END.search(before.text) is not None
@@ -212,6 +223,10 @@ def _paragraph(lines: Sequence[Line], known: set[str]) -> Iterator[Block]:
         width = max(lines[0].size * 0.6, 1.0)
         shown = [" " * round((line.left - left) / width) + line.text for line in lines]
         yield Block(kind="code", text="\n".join(shown), page=page)
+        return
+    if len(lines) > 1 and all(map(_is_row, lines)):
+        for i, line in enumerate(lines):
+            yield Block(kind="table", text=" | ".join(map(tidy, line.cells)), page=page, joins=i > 0)
         return
     text = join_lines([line.text for line in lines], known)
     if tidy(text):

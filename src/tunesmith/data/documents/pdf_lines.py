@@ -39,6 +39,7 @@ class Line:
     bold: bool
     page: int
     column: int = 0
+    cells: tuple[str, ...] = ()  # pieces that wide gaps part, where there are several
 
 
 @dataclass(slots=True)
@@ -55,26 +56,32 @@ def read_page(page: Any, number: int) -> Page:
     try:
         lines: list[Line] = []
         chars: list[tuple[int, str, Box | None]] = []
-        end: float | None = None  # where the character before ends
+        last: Box | None = None  # of the character before
         for k in range(text_page.count_chars()):
             char = chr(raw.FPDFText_GetUnicode(text_page, k))
             if char in "\r\n":
                 _close(chars, lines, text_page, raw, number)
-                end = None
+                last = None
                 continue
             if char.isspace():
                 chars.append((k, " ", None))
                 continue
             box = text_page.get_charbox(k)
             size = max(raw.FPDFText_GetFontSize(text_page, k), 4.0)
-            if end is not None and (box[0] - end > GAP * size or box[0] < end - 8 * size):
+            if last is not None and _goes_elsewhere(last, box, size):
                 _close(chars, lines, text_page, raw, number)
             chars.append((k, char, box))
-            end = box[2]
+            last = box
         _close(chars, lines, text_page, raw, number)
         return Page(number, page.get_width(), lines)
     finally:
         text_page.close()
+
+
+def _goes_elsewhere(last: Box, box: Box, size: float) -> bool:
+    """Over a wide gap, or back to the left and to another height, where PDFium has seen no new line."""
+    moved = abs((box[1] + box[3]) - (last[1] + last[3])) / 2
+    return box[0] - last[2] > GAP * size or (box[0] < last[2] - 2 * size and moved > SAME_LINE * size)
 
 
 def _close(chars: list[tuple[int, str, Box | None]], lines: list[Line], text_page: Any, raw: Any, number: int) -> None:
@@ -219,4 +226,5 @@ def _joined(row: Sequence[Line], column: int) -> Line:
         bold=all(line.bold for line in row),
         page=longest.page,
         column=column,
+        cells=tuple(line.text for line in row) if len(row) > 1 else (),
     )
