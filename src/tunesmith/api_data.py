@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tunesmith.core.canonical import read_json
 from tunesmith.flows import history
+from tunesmith.flows.data_words import DataStep
 
 if TYPE_CHECKING:
     from tunesmith.export.formats.catalog import Exported
     from tunesmith.flows.context import Context
+    from tunesmith.flows.enough import Facts
 
 
 class Data:
@@ -17,6 +20,96 @@ class Data:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+
+    # The steps
+
+    def read(self) -> DataStep:
+        """Read every file, and write into tunesmith.yaml how its records are read where that was not said."""
+        done = self._step("check")
+        shapes = done.facts.get("shape", "")
+        settings = self._context.settings
+        is_open = settings.data.shape is None and settings.task.text is None and settings.task.label is None
+        if is_open and shapes and "," not in shapes:
+            from tunesmith.core.project_edit import set_values
+            from tunesmith.core.project_file import FILE_NAME
+
+            set_values(self._context.root / FILE_NAME, {"data.shape": shapes})
+        return done
+
+    def clean(self) -> DataStep:
+        """The named cleaning steps over the texts."""
+        return self._step("clean", off="data.clean.steps", on="--set data.clean.steps=[control,whitespace]")
+
+    def dedup(self) -> DataStep:
+        """Leave out near copies, and rows that must not be trained on."""
+        return self._step("dedup", off="data.dedup", on="--set data.dedup.enabled=true")
+
+    def audit(self) -> DataStep:
+        """Look for personal data, secrets, toxicity, leaks, bias."""
+        return self._step("audit", off="data.audit", on="--set data.audit.enabled=true")
+
+    def relabel(self) -> DataStep:
+        """Apply the map of label variants and people's judgments; list probable errors."""
+        return self._step("label", off="data.labels", on="--set data.labels.judgments=true")
+
+    def split(self) -> DataStep:
+        """Split, seal the test set, and prove that no near copy straddles the split."""
+        return self._step("prepare")
+
+    def augment(self) -> DataStep:
+        """Add rows made from training rows."""
+        return self._step("augment", off="data.augment", on="--set data.augment.balance=weights")
+
+    def documents(self) -> DataStep:
+        """Manuals, glossaries and FAQs to passages."""
+        return self._step("documents", off="documents.files", on="documents: {files: [manual.pdf]} in tunesmith.yaml")
+
+    def pairs(self) -> DataStep:
+        """Passages to questions with answers, waiting for approval."""
+        return self._step("pairs", off="documents.files", on="documents: {files: [manual.pdf]} in tunesmith.yaml")
+
+    def label(self, *, host: str | None = None, port: int | None = None, me: str | None = None) -> None:
+        """Serve the labelling page until stopped."""
+        from tunesmith.flows.label import open_room
+        from tunesmith.web.label.server import serve_labels
+
+        said = self._context.settings.label
+        serve_labels(
+            open_room(self._context),
+            host=host or said.host,
+            port=said.port if port is None else port,
+            me=me or said.me,
+        )
+
+    def judgments(self) -> list[dict[str, Any]]:
+        """Every judgment so far, oldest first."""
+        from tunesmith.ledger.judgments import Judgments
+
+        return list(Judgments(self._context.ledger).list())
+
+    def curve(self, **changes: Any) -> Facts:
+        """What more rows would be worth: a learning curve by a cheap model."""
+        from tunesmith.flows.enough import curve
+
+        return curve(self._context, **changes)
+
+    def compare(self, sample: str | Path, **changes: Any) -> Facts:
+        """Whether the data looks like a sample of real inputs, and by which words it does not."""
+        from tunesmith.flows.enough import compare
+
+        return compare(self._context, Path(sample), **changes)
+
+    def _step(self, name: str, *, off: str = "", on: str = "") -> DataStep:
+        from tunesmith.core.errors import InputError
+        from tunesmith.flows.data_steps import FACTS, data_steps
+        from tunesmith.flows.run import walk
+
+        if name not in {s.name for s in data_steps(self._context)}:
+            raise InputError("nothing is asked for, so there is nothing to do", where=off, fix=on)
+        run = walk(self._context, name).runs[name]
+        file, output = FACTS[name]
+        folder = self._context.ledger.path(run.outputs[output])
+        return DataStep(step=name, facts=read_json(folder / file), folder=folder, run=run.id, reused=run.reused)
 
     # What happened
 
@@ -55,8 +148,3 @@ class Data:
 
     def _folder(self, version: str) -> Path:
         return self._context.ledger.path(history.version(self._context.ledger, version).dataset)
-
-    def _last(self, verb: str, step: str) -> Any:
-        from tunesmith.flows.run import walk
-
-        return walk(self._context, verb).runs[step]

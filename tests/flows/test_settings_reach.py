@@ -75,7 +75,7 @@ def everything(project: Project, *overrides: str) -> list[Any]:
     """Every step's spec and Exec under these settings, with data made once."""
     changed = Project.open(project.root, overrides)
     base = walk(project.context, "prepare")
-    journey = Journey(context=changed.context, source=base.source, base=base.base, runs=dict(base.runs))
+    journey = Journey(context=changed.context, source=base.source, runs=dict(base.runs))
     found = []
     for step in steps(changed.context):
         journey.runs.setdefault(step.name, base.runs["prepare"])
@@ -99,7 +99,8 @@ def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
         "data.dedup.encoder",  # tests/data/near
-        "data.labels.double", "data.labels.order",  # of the labelling page: tests/flows/test_label.py
+        "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
+        "label.seed",  # of the labelling page: tests/flows/test_label.py
         "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data
         "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content",
     }  # fmt: skip

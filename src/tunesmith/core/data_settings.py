@@ -46,7 +46,9 @@ class DedupSettings(Section):
     """Near copies among the rows, and rows that must not be trained on."""
 
     enabled: bool = Field(default=False, description="run it as part of every run")
-    near: Fraction = Field(default=0.8, description="Jaccard similarity from which two rows are copies; 0: only equal texts")
+    near: Fraction = Field(
+        default=0.8, description="Jaccard similarity from which two rows are copies; 0: only equal texts"
+    )
     across: bool = Field(default=True, description="also between files")
     templates: bool = Field(default=True, description="wording that many different rows share does not count")
     candidates: Literal["exact", "minhash"] = Field(default="exact", description="exact misses no pair")
@@ -107,9 +109,7 @@ class LabelSettings(Section):
     errors: Annotated[int, Field(ge=0)] = Field(default=0, description="probable label errors to list")
     errors_rows: Count = Field(default=50_000, description="rows looked at for them at most")
     folds: Annotated[int, Field(ge=2, le=20)] = Field(default=5, description="of the out-of-fold probabilities")
-    double: Fraction = Field(default=0.1, description="share of the items that two people get, blind")
-    order: Literal["random", "uncertain"] = Field(default="uncertain", description="which item comes next")
-    seed: Seed = Field(default=0, description="of the order and the folds")
+    seed: Seed = Field(default=0, description="of the folds")
 
 
 class SplitSettings(Section):

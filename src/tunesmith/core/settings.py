@@ -104,6 +104,19 @@ class GoalSettings(Section):
     confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(default=0.95, description="one-sided, of the bound")
 
 
+class LabelPageSettings(Section):
+    """The page on which people label, correct and approve."""
+
+    host: str = Field(default="127.0.0.1", description="where to listen; beyond this machine everybody needs a link")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(default=8473, description="0: any free one")
+    me: str = Field(default="me", description="your name in the judgments")
+    order: Literal["random", "uncertain"] = Field(default="uncertain", description="which item comes next")
+    double: Fraction = Field(default=0.1, description="share of the items that several people get, blind")
+    annotators: Annotated[int, Field(ge=1, le=9)] = Field(default=2, description="how many get such an item")
+    suggest: bool = Field(default=False, description="show a cheap model's guess before the verdict")
+    seed: Seed = Field(default=0, description="of the order")
+
+
 class ServeSettings(Section):
     """How the model is served."""
 
@@ -136,6 +149,7 @@ class Settings(Section):
     evaluate: EvaluateSettings = EvaluateSettings()
     goals: list[str | GoalSettings] = Field(default=[], description="what the model must reach before it ships")
     serve: ServeSettings = ServeSettings()
+    label: LabelPageSettings = LabelPageSettings()
     exec: ExecSettings = ExecSettings()
     extends: str | None = Field(default=None, description="another file in the project whose values these override")
 

@@ -41,6 +41,12 @@ from tunesmith.flows.journey import Journey, Step
 
 Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
 ENCODER = "all-minilm-l6-v2"
+FACTS = {  # what a step says of itself: file, and the output it is in
+    "documents": ("documents.json", "passages"), "corpus": ("corpus.json", "made"), "pairs": ("pairs.json", "pairs"),
+    "approve": ("approve.json", "made"), "check": ("check.json", "examples"), "clean": ("clean.json", "examples"),
+    "dedup": ("dedup.json", "examples"), "audit": ("audit.json", "examples"), "label": ("label.json", "examples"),
+    "prepare": ("dataset.json", "dataset"), "augment": ("augment.json", "dataset"),
+}  # fmt: skip
 DATA_VERBS = ("documents", "corpus", "pairs", "approve", "clean", "dedup", "audit", "label", "augment")
 
 

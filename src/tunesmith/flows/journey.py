@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tunesmith.core.canonical import read_json
 from tunesmith.core.nouns import Run
 from tunesmith.core.stage import Stage
 from tunesmith.flows.context import Context
-from tunesmith.model.catalog import LocalModel
+from tunesmith.model.catalog import LocalModel, find
 
 
 @dataclass(kw_only=True)
@@ -20,8 +21,14 @@ class Journey:
 
     context: Context
     source: str  # artifact id of the user's files
-    base: LocalModel
     runs: dict[str, Run] = field(default_factory=dict)  # by step name
+
+    @cached_property
+    def base(self) -> LocalModel:
+        """The base model, recorded by hash. Found when a step needs it: reading and cleaning need none."""
+        base = find(self.context.settings.model, progress=self.context.progress)
+        self.context.ledger.add_external(base.artifact, base.folder)
+        return base
 
     def made(self, step: str, output: str) -> str:
         return self.runs[step].outputs[output]

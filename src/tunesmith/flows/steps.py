@@ -18,7 +18,6 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.metrics.catalog import USUAL
-from tunesmith.model.catalog import find
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.stages import SFT, SftSpec
@@ -29,10 +28,8 @@ MISTAKES_SHOWN = 20
 
 
 def begin(context: Context) -> Journey:
-    """Copy the user's files into the store and find the base model; both are recorded by hash."""
-    base = find(context.settings.model, progress=context.progress)
-    context.ledger.add_external(base.artifact, base.folder)
-    return Journey(context=context, source=add_source(context), base=base)
+    """Copy the user's files into the store, by hash."""
+    return Journey(context=context, source=add_source(context))
 
 
 def arms(context: Context) -> tuple[str, ...]:

@@ -19,7 +19,13 @@ def connect(
     never = threading.Event()
 
     def answer(messages: list[dict[str, str]]) -> str:
-        body = {"model": model, "messages": messages, "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        body = {
+            "model": model,
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
         try:
             return text_of(ask(to, body, never))[0] or ""
         except Refused:

@@ -9,6 +9,24 @@ import click
 from tunesmith.cli.lazy import LazyGroup
 
 VERBS: dict[str, dict[str, str]] = {
+    "Its steps, each also part of `run` where its settings ask for it": {
+        "documents": "Read manuals, glossaries and FAQs to passages.",
+        "pairs": "Make questions with answers from the passages.",
+        "read": "Read every file, and write down how.",
+        "clean": "Take the texts through named cleaning steps.",
+        "dedup": "Leave out near copies and forbidden texts.",
+        "audit": "Look for personal data, secrets, toxicity, leaks, bias.",
+        "relabel": "Apply label variants and judgments; list probable errors.",
+        "split": "Split, seal the test set, prove that nothing leaks.",
+        "augment": "Add rows made from training rows.",
+    },
+    "With people": {
+        "label": "Serve the page on which people label and approve.",
+    },
+    "Is it enough?": {
+        "curve": "Forecast what more rows would be worth.",
+        "compare": "Compare the data with a sample of real inputs.",
+    },
     "What came of it": {
         "removed": "List every row that left or was altered, and why.",
         "restore": "Take a removal or a change back.",

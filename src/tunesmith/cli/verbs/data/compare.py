@@ -1,0 +1,21 @@
+"""tunesmith data compare: does the data look like real inputs?"""
+
+from __future__ import annotations
+
+import click
+
+from tunesmith.cli.common import common, opened
+from tunesmith.cli.show import show
+
+
+@click.command()
+@click.argument("sample", metavar="FILE")
+@common
+def compare(sample: str, project: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Compare the data with a sample of real inputs, and show the words that differ.
+
+    FILE holds one text a line, or is CSV or JSON lines with the column of task.text.
+    """
+    with opened(project, overrides, stoppable=True) as p:
+        result = p.data.compare(sample)
+    show(result.facts if as_json else result, as_json)

@@ -1,0 +1,61 @@
+"""Is there enough data, and is it the right data? Asked of the latest split; kept in the ledger like all work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.canonical import read_json
+from tunesmith.core.errors import InputError
+from tunesmith.data.enough.stages import COMPARE, CURVE, CompareSpec, CurveSpec
+from tunesmith.data.enough.words import compare_words, curve_words
+from tunesmith.flows.context import Context
+from tunesmith.flows.run import walk
+from tunesmith.ledger.execute import execute
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What was found, and its own words."""
+
+    facts: dict[str, Any]
+    words: Callable[[dict[str, Any]], str]
+
+    def __str__(self) -> str:
+        return self.words(self.facts)
+
+
+def curve(context: Context, *, points: int = 6, repeats: int = 8, classes: int = 6, most_rows: int = 50_000) -> Facts:
+    """Raises InputError for a task without classes."""
+    if context.task.kind != "classify":
+        raise InputError(
+            f"the cheap model that draws the curve sorts texts into classes, and a {context.task.kind} task has none",
+            where="task.kind",
+            fix="tunesmith run --limit N, at two or three sizes, draws it with the model itself",
+        )
+    dataset = walk(context, "prepare").dataset_id
+    spec = CurveSpec(
+        points=points, repeats=repeats, classes=classes, most_rows=most_rows, confidence=0.9, seed=context.settings.data.seed
+    )  # fmt: skip
+    run = execute(context.ledger, CURVE, spec, {"dataset": dataset}, progress=context.progress, stop=context.stop)
+    facts = read_json(context.ledger.path(run.outputs["curve"]) / "curve.json")
+    return Facts(facts=facts, words=curve_words)
+
+
+def compare(context: Context, sample: Path, *, most_rows: int = 5_000, permutations: int = 200) -> Facts:
+    """Raises InputError if there is no such file."""
+    if not sample.is_file():
+        raise InputError(
+            "there is no such file", where=str(sample), fix="a file of real inputs: one text a line, CSV or JSON lines"
+        )
+    dataset = walk(context, "prepare").dataset_id
+    held = context.ledger.add_files("source", {sample.name: sample}, move=False).id
+    spec = CompareSpec(
+        text=context.task.text, most_rows=most_rows, permutations=permutations, terms=12, seed=context.settings.data.seed
+    )  # fmt: skip
+    inputs = {"dataset": dataset, "sample": held}
+    run = execute(context.ledger, COMPARE, spec, inputs, progress=context.progress, stop=context.stop)
+    facts = read_json(context.ledger.path(run.outputs["comparison"]) / "compare.json")
+    return Facts(facts=facts, words=compare_words)
