@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.data.audit.making import audit_spec, everything, examples_folder, row, rows_of, run_audit
+
 from tunesmith.core.errors import InputError
 from tunesmith.core.nouns import Message, ToolCall
 from tunesmith.core.stage import Workspace
-from tunesmith.data.audit.audit import personal_of
 from tunesmith.data.audit.audit import audit as audit_stage
+from tunesmith.data.audit.audit import personal_of
 from tunesmith.data.audit.catalogue import CONTENT, PII, PII_KINDS
 from tunesmith.data.audit.reading import read
 from tunesmith.data.audit.stages import AUDIT, AuditInputs

@@ -215,7 +215,8 @@ class _Bayes:
     """Multinomial naive Bayes over hashed words, whose answer for a row can leave that row's own counts out."""
 
     def __init__(self) -> None:
-        self._places = 1 << 16
+        self._bits = 16
+        self._places = 1 << self._bits
         self._counts = np.zeros((0, self._places), dtype=np.float32)  # [labels, places]
         self._rows = np.zeros(0)
         self._totals = np.zeros(0)
@@ -228,8 +229,11 @@ class _Bayes:
             grown[: len(self._counts)] = self._counts
             self._counts = grown
             self._rows = np.pad(self._rows, (0, len(grown) - len(self._rows)))
-        np.add.at(self._counts[label], np.array(hashes, dtype=np.int64) % self._places, 1)
+        np.add.at(self._counts[label], self._place(np.array(hashes, dtype=np.uint64)), 1)
         self._rows[label] += 1
+
+    def _place(self, values: Any) -> Any:
+        return ((values * _MULTIPLIERS[0]) >> np.uint64(64 - self._bits)).astype(np.int64)
 
     def settle(self) -> None:
         used = self._rows > 0
@@ -240,7 +244,7 @@ class _Bayes:
         """Do the `common` words of a row speak for another label than its own? `whole`: all that it was noted with."""
         if not len(common) or len(self._counts) < 2:
             return False
-        at = common.astype(np.int64) % self._places
+        at = self._place(common)
         counts = self._counts[:, at].astype(np.float64)  # [labels, words]
         _, back, times = np.unique(at, return_inverse=True, return_counts=True)
         counts[label] -= times[back]
