@@ -44,6 +44,14 @@ def prepare_spec(**changes: Any) -> PrepareSpec:
         "train": 0.8,
         "validation": 0.1,
         "test": 0.1,
+        "by": "random",
+        "near": 0.0,
+        "time_field": None,
+        "field": None,
+        "test_values": (),
+        "folds": 5,
+        "fold": 0,
+        "restored": (),
         "salt": "",
         "max_deviation": 0.05,
         "small_classes": "refuse",
@@ -96,8 +104,8 @@ class Prepared:
         self.left_out: list[LeftOut] = list(read_lines(folder / "left_out.jsonl", LeftOut))
 
 
-def run_prepare(root: Path, examples: Path, base: Path, **changes: Any) -> Prepared:
-    inputs = PrepareInputs(examples=examples, base=base)
+def run_prepare(root: Path, examples: Path, base: Path, *, previous: Path | None = None, **changes: Any) -> Prepared:
+    inputs = PrepareInputs(examples=examples, base=base, previous=previous)
     return Prepared(prepare(prepare_spec(**changes), inputs, Workspace(root=root)).dataset)
 
 

@@ -102,7 +102,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path, checked: Checked, t
     for path in first.folder.iterdir():
         assert path.read_bytes() == (second.folder / path.name).read_bytes()
     assert {p.name for p in first.folder.iterdir()} == {
-        "train.jsonl", "validation.jsonl", "test.jsonl", "left_out.jsonl", "dataset.json"}  # fmt: skip
+        "train.jsonl", "validation.jsonl", "test.jsonl", "left_out.jsonl", "dataset.json", "check.json"}  # fmt: skip
 
 
 def test_a_limit_is_a_nested_subset_that_stays_on_its_side(tmp_path: Path, checked: Checked, tiny_llama: Path) -> None:

@@ -1,33 +1,37 @@
 """Stage prepare: divide the examples, take a subset if asked, and prove that every row fits the model.
 
-    examples, base model -> train.jsonl, validation.jsonl, test.jsonl, left_out.jsonl, dataset.json
+    examples, base model -> train.jsonl, validation.jsonl, test.jsonl, left_out.jsonl, dataset.json;
+    and what earlier steps say about the rows: changes.jsonl, check.json and a file of facts for each other step
 
-Two passes: the first holds a few numbers for each row and decides its split, the second counts
-tokens with the model's own tokenizer and template and writes the rows unchanged.
+Two passes: the first (survey.py, placing.py) holds a few numbers for each row and decides its split, the second
+counts tokens with the model's own tokenizer and template and writes the rows unchanged.
 """
 
 from __future__ import annotations
 
 import math
+import shutil
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tunesmith.core.canonical import canonical_json, file_id, read_json, read_lines, write_atomic
 from tunesmith.core.errors import DataError, Problem, TunesmithError
 from tunesmith.core.nouns import LeftOut, Row
 from tunesmith.core.stage import Workspace
-from tunesmith.data.lines import Fault, excerpt
-from tunesmith.data.split import NAMES, Assessment, Ints, Shares, Units, assess, refuse_uneven
+from tunesmith.data.lines import Fault
+from tunesmith.data.placing import Placement, place_rows, shares_of
+from tunesmith.data.split import NAMES
 from tunesmith.data.stages import PrepareInputs, PrepareOutputs, PrepareSpec
 from tunesmith.data.subset import subset
+from tunesmith.data.survey import Survey, look
+from tunesmith.data.survey import left_out as left_out_row
 from tunesmith.data.validate import Problems
 from tunesmith.data.write import LinesWriter
 from tunesmith.text.render import Rendered, Renderer
@@ -37,17 +41,12 @@ BATCH = 256  # rows tokenized together
 
 def prepare(spec: PrepareSpec, inputs: PrepareInputs, work: Workspace) -> PrepareOutputs:
     """Raises DataError for small classes, an uneven or empty split, and rows that are too long; each lists all."""
-    shares = Shares(train=spec.train, validation=spec.validation, test=spec.test)
     rows_file = inputs.examples / "rows.jsonl"
-    survey = look(rows_file, spec)
+    shares_of(spec)  # what cannot be meant is refused before anything is read
+    survey = look(rows_file, spec, inputs.previous)
     refuse_small_classes(survey, spec)
-    codes = survey.units.codes(spec.salt, shares)
-    placed = assess(survey.units, codes, shares, spec.max_deviation)
-    refuse_uneven(survey.units, placed, shares, spec.salt, spec.max_deviation)
-    splits = codes[survey.units.row_group]
-    chosen = None
-    if spec.limit is not None and spec.limit < len(survey.ids):
-        chosen = subset(survey.ids, splits.tolist(), survey.units.row_class.tolist(), spec.limit, spec.seed)
+    placed = place_rows(spec, survey, has_previous=inputs.previous is not None)
+    chosen = _subset(spec, survey, placed)
 
     folder = work.scratch / "dataset"
     folder.mkdir(parents=True, exist_ok=True)
@@ -59,7 +58,7 @@ def prepare(spec: PrepareSpec, inputs: PrepareInputs, work: Workspace) -> Prepar
         for gone in read_lines(inputs.examples / "left_out.jsonl", LeftOut):
             counts.leave_out(gone, left_out)
         done = 0
-        for batch in _batches(rows_file, splits, chosen, spec, counts, left_out):
+        for batch in _batches(rows_file, placed, chosen, spec, counts, left_out):
             _measure(batch, renderer, spec, counts, files, left_out)
             done += len(batch)
             work.stop_if_asked()
@@ -68,55 +67,32 @@ def prepare(spec: PrepareSpec, inputs: PrepareInputs, work: Workspace) -> Prepar
     _refuse_emptied(counts)
     facts = dataset_facts(spec, survey, placed, counts, by=read_json(inputs.examples / "check.json")["groups"]["by"])
     facts["seal"] = file_id(folder / "test.jsonl")
+    _copy_facts(inputs.examples, folder)
     write_atomic(folder / "dataset.json", canonical_json(facts) + b"\n")
     work.summarize(counts=facts["counts"], tokens=counts.tokens, deviation=facts["split"]["deviation"])
     return PrepareOutputs(dataset=folder)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Survey:
-    """What the first pass keeps of the rows, in file order."""
-
-    ids: Sequence[str]
-    units: Units
-    class_rows: Counter[str]
-
-
-@dataclass(slots=True)
-class _Glance:
-    """The part of a Row that decides its split; msgspec skips the rest."""
-
-    id: str
-    target: str
-    group: str
+def _subset(spec: PrepareSpec, survey: Survey, placed: Placement) -> set[int] | None:
+    """The rows of the limit, of those that have a place; None: all."""
+    if spec.limit is None or spec.limit >= survey.rows - len(placed.left_out):
+        return None
+    kept = [i for i in range(survey.rows) if i not in placed.left_out]
+    ids, splits, classes = ([values[i] for i in kept] for values in (survey.ids, placed.code, survey.row_class))
+    found = subset(ids, [int(s) for s in splits], [int(c) for c in classes], spec.limit, spec.seed)
+    return {kept[i] for i in found}
 
 
-def look(rows_file: Path, spec: PrepareSpec) -> Survey:
-    ids: list[str] = []
-    groups: dict[str, int] = {}
-    classes: dict[str, int] = {label: i for i, label in enumerate(spec.labels)} if spec.kind == "classify" else {}
-    row_group, row_class = array("q"), array("q")
-    class_rows: Counter[str] = Counter()
-    for row in read_lines(rows_file, _Glance):
-        ids.append(row.id)
-        row_group.append(groups.setdefault(row.group, len(groups)))
-        if spec.kind == "classify":
-            row_class.append(classes.setdefault(row.target, len(classes)))
-            class_rows[row.target] += 1
-        else:
-            row_class.append(0)
-    units = Units(
-        groups=list(groups),
-        row_group=np.array(row_group, np.int64),
-        row_class=np.array(row_class, np.int64),
-        classes=list(classes),
-    )
-    return Survey(ids=ids, units=units, class_rows=class_rows)
+def _copy_facts(examples: Path, folder: Path) -> None:
+    """What check and the steps after it found and changed belongs to the data set too."""
+    for path in sorted(examples.iterdir()):
+        if path.suffix == ".json" or path.name == "changes.jsonl":
+            shutil.copyfile(path, folder / path.name)
 
 
 def small_classes(survey: Survey, spec: PrepareSpec) -> dict[str, int]:
     """Classes with too few rows in the whole data, whatever the limit."""
-    return {c: survey.class_rows[c] for c in sorted(survey.units.classes) if survey.class_rows[c] < spec.min_class_rows}
+    return {c: survey.class_rows[c] for c in sorted(survey.classes) if survey.class_rows[c] < spec.min_class_rows}
 
 
 def refuse_small_classes(survey: Survey, spec: PrepareSpec) -> None:
@@ -130,9 +106,7 @@ def refuse_small_classes(survey: Survey, spec: PrepareSpec) -> None:
         what = f"the class {label!r} has {_too_few(n, spec)}: too few to split and to judge"
         problems.append(Problem(where="data", what=what, fix=f"add {lacking} rows, or merge it with another class"))
     fix = "to keep them in the data without judging them: --set data.small_classes=keep"
-    problems.append(
-        Problem(where="", what=f"{len(small)} of {len(survey.units.classes)} classes are too small", fix=fix)
-    )
+    problems.append(Problem(where="", what=f"{len(small)} of {len(survey.classes)} classes are too small", fix=fix))
     raise DataError(problems)
 
 
@@ -184,18 +158,26 @@ class _Placed:
 
 
 def _batches(
-    rows_file: Path, splits: Ints, chosen: set[int] | None, spec: PrepareSpec, counts: _Counts, left_out: LinesWriter
+    rows_file: Path,
+    placed: Placement,
+    chosen: set[int] | None,
+    spec: PrepareSpec,
+    counts: _Counts,
+    left_out: LinesWriter,
 ) -> Iterator[list[_Placed]]:
-    """The chosen rows with their split; the others are left out by the limit."""
+    """The chosen rows with their split; the others are left out as bridges or by the limit."""
     decode = msgspec.json.Decoder(Row).decode
     batch: list[_Placed] = []
     with open(rows_file, "rb") as f:
         for i, line in enumerate(f):
             row = decode(line)
-            if chosen is not None and i not in chosen:
-                counts.leave_out(_left_out(row, "limit", f"outside the subset of {spec.limit} rows"), left_out)
+            if i in placed.left_out:
+                counts.leave_out(left_out_row(row, *placed.left_out[i]), left_out)
                 continue
-            batch.append(_Placed(line.rstrip(b"\n"), row, int(splits[i])))
+            if chosen is not None and i not in chosen:
+                counts.leave_out(left_out_row(row, "limit", f"outside the subset of {spec.limit} rows"), left_out)
+                continue
+            batch.append(_Placed(line.rstrip(b"\n"), row, int(placed.code[i])))
             if len(batch) == BATCH:
                 yield batch
                 batch = []
@@ -224,7 +206,7 @@ def _measure(
             what = f"{total:,} tokens (prompt {total - answer:,}, answer {answer:,}), {spec.max_tokens:,} at most"
             if spec.over_long == "refuse":
                 counts.problems.add_row(f"{row.file}:{row.line}", Fault(reason="over_long", what=what))
-            counts.leave_out(_left_out(row, "over_long", what), left_out)
+            counts.leave_out(left_out_row(row, "over_long", what), left_out)
             continue
         files[placed.split].write_line(placed.line)
         counts.keep(row, placed.split, total - answer, answer, classify=spec.kind == "classify")
@@ -254,10 +236,6 @@ def _answer_tokens(rendered: Rendered) -> int:
     return n
 
 
-def _left_out(row: Row, reason: str, detail: str) -> LeftOut:
-    return LeftOut(file=row.file, line=row.line, reason=reason, detail=detail, text=excerpt(row.example.input))
-
-
 def _refuse_emptied(counts: _Counts) -> None:
     empty = [name for name, n in zip(NAMES, counts.rows, strict=True) if not n]
     if empty:
@@ -268,17 +246,17 @@ def _refuse_emptied(counts: _Counts) -> None:
         )
 
 
-def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Assessment, counts: _Counts, *, by: str) -> dict[str, Any]:
+def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Placement, counts: _Counts, *, by: str) -> dict[str, Any]:
     """dataset.json but for the seal."""
-    labels = sorted(survey.units.classes)
+    labels = sorted(survey.classes)
     table = {c: dict(zip(NAMES, counts.classes.get(c, [0, 0, 0]), strict=True)) for c in labels}
     small = small_classes(survey, spec)
     not_judged = {c: _too_few(n, spec) for c, n in small.items()}
     not_judged |= {c: "no rows in the test set" for c in labels if c not in small and not table[c]["test"]}
     total = sum(counts.rows)
-    asked = dict(zip(NAMES, (spec.train, spec.validation, spec.test), strict=True))
+    asked = dict(zip(NAMES, shares_of(spec), strict=True))
     got = {name: round(n / total, 6) for name, n in zip(NAMES, counts.rows, strict=True)}
-    worst = placed.worst_stratum
+    worst = placed.assessment.worst_stratum
     return {
         "kind": spec.kind,
         "labels": labels,
@@ -288,12 +266,14 @@ def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Assessment, counts:
         "untrained": [c for c in labels if survey.class_rows[c] and not table[c]["train"]],
         "split": {
             "by": by,
+            "method": spec.by,
             "salt": spec.salt,
-            "groups": len(survey.units.groups),
+            "groups": len(set(survey.group[: survey.rows].tolist())),
+            "units": len(placed.units.groups),
             "shares": got,
             "asked": asked,
             "deviation": round(max(abs(got[name] - asked[name]) for name in NAMES), 6),
-            "allowed": {gap.split: round(gap.allowed, 6) for gap in placed.sizes},
+            "allowed": {gap.split: round(gap.allowed, 6) for gap in placed.assessment.sizes},
             "worst_class": None
             if worst is None
             else {
@@ -302,6 +282,7 @@ def dataset_facts(spec: PrepareSpec, survey: Survey, placed: Assessment, counts:
                 "share": round(worst.share, 6),
                 "of_all": round(worst.wanted, 6),
             },
+            **placed.facts,
         },
         "tokens": {
             "prompt": _spread(counts.prompt),

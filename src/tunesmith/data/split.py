@@ -162,8 +162,21 @@ def assess(units: Units, codes: Ints, shares: Shares, max_deviation: float) -> A
     return Assessment(rows=(int(rows[0]), int(rows[1]), int(rows[2])), sizes=sizes, strata=tuple(strata))
 
 
-def refuse_uneven(units: Units, found: Assessment, shares: Shares, salt: str, max_deviation: float) -> None:
-    """Raises one DataError with every split that is empty or too far off, and a salt that would do."""
+def refuse_empty(units: Units, found: Assessment, *, fix: str) -> None:
+    """Raises one DataError with every split that is empty: for policies whose shares are what the data gives."""
+    size = f"{len(units.row_group):,} rows"
+    problems = [
+        Problem(where="data.split", what=f"no row falls into {name}, out of {size}", fix=fix) for name in found.empty
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+def refuse_uneven(
+    units: Units, found: Assessment, shares: Shares, salt: str, max_deviation: float, *, salts: bool = True
+) -> None:
+    """Raises one DataError with every split that is empty or too far off, and a salt that would do; without
+    `salts`, where no salt moves rows, with the deviation to allow."""
     if not found.empty and not found.too_far:
         return
     grouped = len(units.groups) < len(units.row_group)
@@ -171,7 +184,7 @@ def refuse_uneven(units: Units, found: Assessment, shares: Shares, salt: str, ma
     if len(units.groups) < len(NAMES):
         fix = "name a finer group, or none" if grouped else "add rows"
         raise DataError(f"{size} cannot fill three splits", where="data.split", fix=fix)
-    better = _better_salt(units, shares, salt, max_deviation)
+    better = _better_salt(units, shares, salt, max_deviation) if salts else None
     needed = math.ceil(100 * max((g.deviation for g in found.too_far), default=0.0)) / 100
     wider = "" if found.empty else f"--set data.split.max_deviation={needed:g}"
     if better is not None:
@@ -179,7 +192,8 @@ def refuse_uneven(units: Units, found: Assessment, shares: Shares, salt: str, ma
         got = "/".join(f"{gap.share:.1%}" for gap in result.sizes)
         fix = f"--set data.split.salt={other} gives {got}" + (f"; or {wider}" if wider else "")
     else:
-        fix = f"no other salt does better: {_largest(units)}" + (f"; or {wider}" if wider else "")
+        why = "no other salt does better: " if salts else ""
+        fix = f"{why}{_largest(units)}" + (f"; or {wider}" if wider else "")
     problems = [
         Problem(where="data.split", what=f"no row falls into {name}, out of {size}", fix=fix) for name in found.empty
     ]

@@ -54,6 +54,13 @@ class PrepareSpec:
     train: float  # shares of the rows asked for; they add up to 1
     validation: float
     test: float
+    by: Literal["random", "stratified", "group", "time", "field", "kfold"]
+    near: float  # Jaccard of word pairs from which rows are never parted; 0: near-duplicates play no part
+    time_field: str | None  # the kept field with the time, for by: time
+    field: str | None  # the kept field whose `test_values` are the test set, for by: field
+    test_values: tuple[str, ...]
+    folds: int  # for by: kfold; fold `fold` tests, the next one validates
+    fold: int
     salt: str  # another salt gives another placement
     max_deviation: float  # largest allowed difference between a share and the one asked for
     small_classes: Literal["refuse", "keep"]
@@ -63,12 +70,14 @@ class PrepareSpec:
     max_tokens: int  # longest example, prompt and answer
     over_long: Literal["refuse", "leave_out"]
     system: str  # system prompt that the tokens are counted with
+    restored: tuple[str, ...]  # keys of rows that a person wants kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareInputs:
     examples: Path
     base: Path  # the model folder, for its tokenizer and chat template
+    previous: Path | None = None  # the last data set: its rows keep their splits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +95,7 @@ CHECK = Stage(
 )
 PREPARE = Stage(
     name="prepare",
-    version=1,
+    version=2,
     function="tunesmith.data.prepare:prepare",
     spec=PrepareSpec,
     inputs=PrepareInputs,

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.near.shingles import Hashes, Ints, Shingles, spans
+from tunesmith.data.near.shingles import Hashes, Ints, Shingles, is_in, spans
 
 BLOCK = 1 << 21  # candidate pairs, or shingles, looked at together
 WORDS_OF_BITMAP = 8  # of 64 bits
@@ -77,14 +77,6 @@ def _shared(left: Shingles, right: Shingles, a: Ints, b: Ints, without: Hashes |
     if without is None or not len(without):
         return shared, np.zeros(len(a), np.int64)
     return shared, np.bincount(pair[is_in(twice.astype(np.uint32), without)], minlength=len(a))
-
-
-def is_in(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
-    """Membership in an ascending array."""
-    if not len(known):
-        return np.zeros(len(values), bool)
-    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return known[at] == values
 
 
 @dataclass(frozen=True, slots=True)

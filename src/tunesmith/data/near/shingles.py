@@ -103,6 +103,14 @@ def spans(starts: Ints, sizes: Ints) -> Ints:
     return np.arange(total, dtype=np.int64) + np.repeat(starts - (ends - sizes), sizes)
 
 
+def is_in(values: Hashes, known: Hashes) -> NDArray[np.bool_]:
+    """Membership in an ascending array."""
+    if not len(known):
+        return np.zeros(len(values), bool)
+    at = np.minimum(np.searchsorted(known, values), len(known) - 1)
+    return known[at] == values
+
+
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:
     chunk: list[str] = []
     size = 0
@@ -218,7 +226,7 @@ def phrases_of(text: str, wanted: Hashes) -> list[tuple[str, list[int]]]:
     if not len(words):
         return []
     hashes, _ = _windows(words, np.array([len(words)]), np.zeros(1, np.int64))
-    hit = np.isin(hashes, wanted)
+    hit = is_in(hashes.astype(np.uint32), wanted)
     found: list[tuple[str, list[int]]] = []
     at = 0
     while at < len(hit):

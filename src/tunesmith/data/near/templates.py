@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.near.join import Rarity, is_in, similarities
-from tunesmith.data.near.shingles import WORDS, Hashes, Ints, Shingles, mix, phrases_of
+from tunesmith.data.near.join import Rarity, similarities
+from tunesmith.data.near.shingles import WORDS, Hashes, Ints, Shingles, is_in, mix, phrases_of
 
 FEWEST_ROWS = 20
 FEWEST_SHARE = 0.001  # of all rows
