@@ -99,6 +99,19 @@ class Data:
 
         return compare(self._context, Path(sample), **changes)
 
+    def _rows(self, version: str) -> Path:
+        """Where what left and changed is listed: a version, or however far the present settings have got."""
+        if version != "latest":
+            return self._folder(version)
+        from tunesmith.core.errors import InputError
+        from tunesmith.flows.data_steps import current
+
+        journey = current(self._context)
+        made = [r.outputs[o] for r in journey.runs.values() for o in ("examples", "dataset") if o in r.outputs]
+        if not made:
+            raise InputError("nothing has been read with these settings yet", fix="tunesmith data split")
+        return self._context.ledger.path(made[-1])
+
     def _step(self, name: str, *, off: str = "", on: str = "") -> DataStep:
         from tunesmith.core.errors import InputError
         from tunesmith.flows.data_steps import FACTS, data_steps
@@ -125,11 +138,11 @@ class Data:
         self, reason: str | None = None, step: str | None = None, version: str = "latest"
     ) -> history.RemovedRows:
         """Every row that left or was altered on the way to a version, with its reason, before and after."""
-        return history.removed(self._context, self._folder(version), reason=reason, step=step)
+        return history.removed(self._context, self._rows(version), reason=reason, step=step)
 
     def restore(self, *keys: str, undo: bool = False) -> history.Restored:
         """Take the removal or the change of rows back, by the keys that `removed` shows."""
-        return history.restore(self._context, self._folder("latest"), keys, undo=undo)
+        return history.restore(self._context, self._rows("latest"), keys, undo=undo)
 
     # What goes out
 

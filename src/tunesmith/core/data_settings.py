@@ -120,7 +120,6 @@ class SplitSettings(Section):
     )
     field: str | None = Field(default=None, description="for time and field: a column that data.keep names")
     test_values: list[str] = Field(default=[], description="for field: values whose rows are the test set")
-    validation_values: list[str] = Field(default=[], description="for field: values whose rows choose")
     folds: Annotated[int, Field(ge=3, le=20)] = Field(default=5, description="for kfold")
     fold: Annotated[int, Field(ge=0)] = Field(default=0, description="for kfold: which one is the test set")
     near: Fraction = Field(

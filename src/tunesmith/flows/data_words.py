@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SHOWN = 12
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataStep:
@@ -22,6 +20,8 @@ class DataStep:
     next: str = ""
 
     def __str__(self) -> str:
+        if whole := whole_words(self.step, self.facts):
+            return whole + (f"\nnext:  {self.next}" if self.next else "")
         lines = [count_words(self.step, self.facts)]
         lines += [f"  left out   {n:,} {reason.replace('_', ' ')}" for reason, n in _numbers(self.facts, "left_out")]
         lines += [f"  altered    {n:,} by {what}" for what, n in _numbers(self.facts, "changed")]
@@ -68,16 +68,24 @@ def _audit(facts: dict[str, Any]) -> list[str]:
     return [f"  found      {n:,} rows with {kind.replace('_', ' ')}" for kind, n in numbers if n]
 
 
-def _label(facts: dict[str, Any]) -> list[str]:
-    found = facts.get("variants", {}).get("suggested", []) if isinstance(facts.get("variants"), dict) else []
-    return [
-        f"  perhaps one label: {' / '.join(map(str, v.get('labels', [])))}"
-        for v in found[:SHOWN]
-        if isinstance(v, dict)
-    ]
+OWN = {"clean": _clean, "dedup": _dedup, "audit": _audit}
 
 
-OWN = {"clean": _clean, "dedup": _dedup, "audit": _audit, "label": _label}
+def whole_words(step: str, facts: dict[str, Any]) -> str:
+    """Of the steps that say everything themselves; "" for the others."""
+    if step == "label":
+        from tunesmith.data.labels.label import label_words
+
+        return label_words(facts)
+    if step == "augment":
+        from tunesmith.data.augment.augment import augment_words
+
+        return augment_words(facts)
+    if step == "prepare":
+        from tunesmith.flows.words import class_words, split_words
+
+        return "\n".join([*split_words(facts), *(class_words(facts) if facts["class_counts"] else [])])
+    return ""
 
 
 def _flat(text: str) -> str:
