@@ -207,7 +207,7 @@ def test_the_terminal_says_the_same_in_a_screen_or_so() -> None:
     for words in (
         "  packages.tsv: 63,440 rows, tsv, text_label",
         "  old.xls: not read: Excel of before 2007",
-        "  languages: English 100%, German 0.2%",
+        "  languages: English 99.8%, German 0.2%, xx < 0.1%",
         "  5 classes: libs 6,703",
         "  decide  41 rows also in forbidden.jsonl\n          data: {dedup: {against: [forbidden.jsonl]}}",
         "Next\n  tunesmith data clean",
@@ -215,6 +215,11 @@ def test_the_terminal_says_the_same_in_a_screen_or_so() -> None:
     ):
         assert words in said, words
     assert len(said.splitlines()) < 48
+
+
+def test_a_name_cannot_speak_to_the_terminal() -> None:
+    said = look_words(make_facts(classes={"\x1b[2Jgone": 3, "line\nbreak": 2}))
+    assert "\x1b" not in said and "�[2Jgone 3, line�break 2" in said
 
 
 @pytest.mark.browser

@@ -53,7 +53,8 @@ def look_page(facts: dict[str, Any]) -> str:
     found = concerns(facts)
     lengths = facts.get("lengths") or {}
     return PAGES.get_template("look.html.jinja").render(
-        f=whole(facts),
+        f=(f := whole(facts)),
+        risks=[risk for risk in f["risks"] if risk["count"]],
         css=Markup(css),  # noqa: S704 (our own files)
         headline=headline(facts, found),
         lead=lead(facts),
@@ -198,7 +199,12 @@ def in_words(name: str) -> str:
 
 
 def share(value: float) -> str:
-    return f"{value:.1%}" if value < 0.0995 else f"{value:.0%}"
+    """No part of something is said to be nothing or all of it."""
+    if 0 < value < 0.0005:
+        return "< 0.1%"
+    if 0.9995 <= value < 1:
+        return "> 99.9%"
+    return f"{value:.1%}" if 0 < value < 0.0995 or 0.995 <= value < 1 else f"{value:.0%}"
 
 
 def size(n: int) -> str:
@@ -265,7 +271,7 @@ def look_words(facts: dict[str, Any]) -> str:
     out = [headline(facts, found), lead(facts), ""]
     for file in (facts.get("files") or [])[:8]:
         shape = f", {file['shape']}" if file.get("shape") else ""
-        out.append(f"  {file['file']}: {file.get('rows', 0):,} rows, {file.get('format', '?')}{shape}")
+        out.append(f"  {file['file']}: {plural(file.get('rows', 0), 'row')}, {file.get('format', '?')}{shape}")
     if (more := len(facts.get("files") or []) - 8) > 0:
         out.append(f"  and {plural(more, 'more file')}")
     out += [f"  {u['file']}: not read: {u['reason']}" for u in (facts.get("unread") or [])[:5]]
@@ -280,7 +286,12 @@ def look_words(facts: dict[str, Any]) -> str:
         out += ["", "Next", *(f"  {command}" for command in commands)]
     if "seconds" in facts:
         out += ["", f"Looked at in {duration(facts['seconds'])}."]
-    return "\n".join(out) + "\n"
+    return "\n".join(map(printable, out)) + "\n"
+
+
+def printable(line: str) -> str:
+    """Names and labels are the user's: none of them may speak to the terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
 
 
 def _what_it_is(facts: Mapping[str, Any]) -> list[str]:
