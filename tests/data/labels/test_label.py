@@ -210,7 +210,7 @@ def test_without_a_question_nothing_changes_and_facts_of_earlier_steps_stay(tmp_
     assert (got.folder / "check.json").read_bytes() == (examples / "check.json").read_bytes()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(
         st.tuples(

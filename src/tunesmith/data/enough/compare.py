@@ -222,7 +222,7 @@ def _terms(texts: Sequence[str], is_real: np.ndarray, most: int) -> dict[str, li
         side = found["more_in_real" if z[i] > 0 else "more_in_data"]
         if abs(z[i]) < Z or len(side) == most or _is_part_of_one_listed(names[i], side):
             continue
-        shares = {"real": round(real[i] / n_real, 6), "data": round(data[i] / n_data, 6)}
+        shares = {"real": round(float(real[i]) / n_real, 6), "data": round(float(data[i]) / n_data, 6)}
         side.append({"term": str(names[i]), **shares, "z": round(float(z[i]), 3)})
     return found
 

@@ -28,8 +28,8 @@ from tunesmith.metrics.classification import macro_f1
 from tunesmith.metrics.sums import Items, Sums
 
 DRAWS = 500  # of the bootstrap
-FEWEST_ROWS = 16  # training rows of a class for a curve of its own
-FEWEST_JUDGED = 5  # validation rows of it
+FEWEST_ROWS = 40  # training rows of a class for a curve of its own
+FEWEST_JUDGED = 10  # validation rows of it
 CHART_POINTS = 40
 
 Learn = Callable[[Sequence[int]], list[str]]  # places of training rows -> answers to the validation rows
@@ -183,7 +183,7 @@ class _Measure:
     def curve(self, *, varied: Ints, fixed: Ints, points: int, label: str | None) -> _Curve:
         """Scores against the number of `varied` rows, the `fixed` ones always present."""
         smallest = 8 if label is None else 2
-        wanted = [n for n in (len(varied) / 2**i for i in reversed(range(points))) if n >= smallest]
+        wanted = [n for n in (len(varied) / 2 ** (i / 2) for i in reversed(range(points))) if n >= smallest]
         scores = np.zeros((self.repeats, len(wanted)))
         drawn = np.zeros((DRAWS, self.repeats, len(wanted)))
         sizes = np.zeros((self.repeats, len(wanted)))
@@ -200,7 +200,7 @@ class _Measure:
         found = forecast(mean_sizes, mean, resampled, to=2 * len(varied), confidence=self.confidence)
         facts = {
             "points": self._points(mean_sizes, mean, scores, resampled),
-            "law_series": self._series(mean_sizes, mean, resampled) if found["gain"] else [],
+            "law_series": self._series(mean_sizes, mean, resampled, found),
             "forecast": found,
         }
         per_class = (
@@ -246,12 +246,17 @@ class _Measure:
             for s in range(len(sizes))
         ]
 
-    def _series(self, sizes: Floats, mean: Floats, drawn: Floats) -> list[dict[str, float]]:
-        """The fitted law from the smallest size to twice the largest, ready to be drawn."""
+    def _series(self, sizes: Floats, mean: Floats, drawn: Floats, found: dict[str, Any]) -> list[dict[str, float]]:
+        """The law over the sizes it was fitted to and up to what it foretells, ready to be drawn. Empty if it
+        foretells nothing."""
+        if found["gain"] is None:
+            return []
+        start = found["sizes_left_out"]
+        sizes, mean, drawn = sizes[start:], mean[start:], drawn[:, start:]
         law, laws = fit_laws(sizes, mean[None, :]), fit_laws(sizes, drawn)
         tail = (1 - self.confidence) / 2
         series = []
-        for n in np.geomspace(sizes[0], 2 * sizes[-1], CHART_POINTS):
+        for n in np.geomspace(sizes[0], found["to"], CHART_POINTS):
             band = laws.score(n)
             series.append(
                 {

@@ -1,8 +1,9 @@
 """error(n) = c + a n^-b, fitted with its uncertainty; and when a forecast from it would be a guess.
 
 Power laws describe how errors fall with the number of training rows in most tasks looked at (Hestness et al.
-2017; Viering and Loog 2021, who also list the exceptions). So the law is tested before it is believed: it must
-fit the sizes measured, and foretell the largest of them from the smaller ones.
+2017; Viering and Loog 2021, who also list the exceptions), once there are enough: the smallest sizes are left out
+of the fit where the law does not hold for them. And it is tested before it is believed: it must fit the sizes
+measured, and foretell the largest of them from the smaller ones, as well as their own noise lets one see.
 
 Shapes: S sizes, D draws of the bootstrap.
 """
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 EXPONENTS = np.geomspace(0.02, 2.0, 100)  # b; 0.02 hardly falls, 2 falls faster than any seen in practice
-FEWEST_SIZES = 4
-MISFIT = 0.02  # root mean square distance from the law, in score, from which it does not describe the sizes
-MISSED = 0.03  # distance of the largest size from what the smaller ones foretold, beyond which nothing is foretold
+FEWEST_SIZES = 5
+MISFIT = 0.015  # root mean square distance from the law, in score, or half the sizes' standard error if that is more
+MISSED = 0.03  # distance of the largest size from what the smaller ones foretell, or its standard error
 WIDEST = 0.15  # a forecast whose interval is wider than this says nothing
 
 
@@ -73,9 +74,15 @@ def forecast(sizes: Floats, scores: Floats, drawn: Floats, *, to: float, confide
     found: dict[str, Any] = {"rows": float(sizes[-1]), "to": float(to), "gain": None, "refused": None}
     if len(sizes) < FEWEST_SIZES:
         return {**found, "refused": f"{len(sizes)} sizes are too few to fit a curve; {FEWEST_SIZES} are needed"}
-    law = fit_laws(sizes, scores[None, :])
-    fitted = np.array([float(law.score(n)[0]) for n in sizes])
-    misfit = float(np.sqrt(((fitted - scores) ** 2).mean()))
+    noise = drawn.std(axis=0)
+    for start in range(len(sizes) - FEWEST_SIZES + 1):
+        law = fit_laws(sizes[start:], scores[None, start:])
+        fitted = np.array([float(law.score(n)[0]) for n in sizes[start:]])
+        misfit = float(np.sqrt(((fitted - scores[start:]) ** 2).mean()))
+        fits = misfit <= max(MISFIT, float(noise[start:].mean()) / 2)
+        if fits:
+            break
+    sizes, scores, drawn = sizes[start:], scores[start:], drawn[:, start:]
     before = fit_laws(sizes[:-1], scores[None, :-1])
     missed = float(before.score(sizes[-1])[0] - scores[-1])
     laws = fit_laws(sizes, drawn)
@@ -84,6 +91,7 @@ def forecast(sizes: Floats, scores: Floats, drawn: Floats, *, to: float, confide
     low, high = (float(np.quantile(gains, q)) for q in (tail, 1 - tail))
     gain = float(law.score(to)[0] - law.score(sizes[-1])[0])
     found |= {
+        "sizes_left_out": start,
         "misfit": round(misfit, 6),
         "missed": round(missed, 6),
         "law": {
@@ -92,9 +100,9 @@ def forecast(sizes: Floats, scores: Floats, drawn: Floats, *, to: float, confide
             "exponent": round(float(law.exponent[0]), 6),
         },
     }
-    if misfit > MISFIT:
+    if not fits:
         refused = f"the scores lie {100 * misfit:.1f} points off any such curve"
-    elif abs(missed) > MISSED:
+    elif abs(missed) > max(MISSED, float(noise[-1])):
         refused = f"the smaller sizes foretell the largest wrongly, by {100 * missed:+.1f} points"
     elif high - low > WIDEST:
         refused = f"anything from {100 * low:+.0f} to {100 * high:+.0f} points is possible"

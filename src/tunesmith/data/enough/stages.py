@@ -16,7 +16,7 @@ from tunesmith.core.stage import Stage
 class CurveSpec:
     """How the learning curve is drawn (classify tasks)."""
 
-    points: int  # sizes, each half of the next; the largest is all training rows
+    points: int  # sizes, each √2 times the one before; the largest is all training rows
     repeats: int  # random orders of the groups; in each, a size holds the smaller ones
     classes: int  # classes with a curve of their own: the worst ones, as far as they can be judged
     most_rows: int  # training rows used at most, drawn by group

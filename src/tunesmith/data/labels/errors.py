@@ -164,15 +164,18 @@ def error_facts(found: list[dict[str, Any]], facts: dict[str, Any]) -> dict[str,
 
 def error_words(facts: dict[str, Any]) -> str:
     """For the terminal."""
-    if not facts["listed"]:
-        return f"  no probable label errors among {facts['looked_at']:,} rows looked at"
-    first = ", ".join(f"{c['given']!r} that may be {c['suggested']!r} {c['rows']:,}×" for c in facts["commonest"][:3])
-    text = (
-        f"  {facts['listed']:,} labels to look at first, of {facts['disagreeing']:,} that a cheap model would set "
-        f"otherwise in {facts['looked_at']:,} rows; commonest: {first}"
-    )
+    if facts["listed"]:
+        first = ", ".join(
+            f"{c['given']!r} that may be {c['suggested']!r} {c['rows']:,}×" for c in facts["commonest"][:3]
+        )
+        text = (
+            f"  {facts['listed']:,} labels to look at first, of {facts['disagreeing']:,} that a cheap model would set "
+            f"otherwise in {facts['looked_at']:,} rows; commonest: {first}"
+        )
+    else:
+        text = f"  no probable label errors among {facts['looked_at']:,} rows looked at"
     if facts["not_looked_at"]:
-        text += f"\n  {facts['not_looked_at']:,} rows were not looked at (data.labels.errors.rows)"
+        text += f"\n  {facts['not_looked_at']:,} rows were not looked at (data.labels.errors_rows)"
     if facts["not_judged"]:
-        text += f"\n  {facts['not_judged']:,} rows could not be judged: their class is in one group only"
+        text += f"\n  {facts['not_judged']:,} rows could not be judged: their class is in one fold only"
     return text

@@ -34,14 +34,15 @@ def label(spec: LabelSpec, inputs: LabelInputs, work: Workspace) -> LabelOutputs
     """Raises InputError for a map that contradicts itself, DataError for judgments that name no label."""
     refuse_spec(spec)
     standing = read_judgments(inputs.judgments, spec.queues) if inputs.judgments is not None else Standing()
+    as_mapped = spec.variants.get  # people may use a label that the map has done away with
     decided = {
         d.item: d
         for d in consensus(
-            standing.votes,
+            [(item, who, as_mapped(said, said)) for item, who, said in standing.votes],
             method=spec.method,
             threshold=spec.threshold,
             labels=spec.labels,
-            adjudicated=standing.adjudicated,
+            adjudicated={item: as_mapped(said, said) for item, said in standing.adjudicated.items()},
         )
     }
     with RowStep(inputs.examples, work, step=STEP, restored=spec.restored) as out:
@@ -85,10 +86,10 @@ def refuse_spec(spec: LabelSpec) -> None:
             problems.append(Problem(where=where, what=what, fix="correct it, or add it to task.labels"))
     if spec.kind != "classify" and spec.method != "majority":
         what = f"{spec.method} estimates how classes are confused, and a {spec.kind} task has none"
-        problems.append(Problem(where="data.labels.consensus", what=what, fix="--set data.labels.consensus=majority"))
+        problems.append(Problem(where="data.labels.method", what=what, fix="--set data.labels.method=majority"))
     if spec.kind != "classify" and spec.errors:
         what = f"probable label errors are found among classes, and a {spec.kind} task has none"
-        problems.append(Problem(where="data.labels.errors", what=what, fix="--set data.labels.errors.rank=0"))
+        problems.append(Problem(where="data.labels.errors", what=what, fix="--set data.labels.errors=0"))
     if problems:
         raise InputError(problems)
 

@@ -94,5 +94,6 @@ def _letters(label: str) -> str:
     return plain or label
 
 
-def _digits(text: str) -> str:
-    return "".join(c for c in text if c.isdigit())
+def _digits(text: str) -> list[str]:
+    """Numbers in order; "1 1" are two."""
+    return re.findall(r"\d+", text)
