@@ -54,6 +54,7 @@ class Read:
         self.passages: list[Passage] = list(read_lines(folder / "passages.jsonl", Passage))
         self.left_out: list[Gone] = list(read_lines(folder / "left_out.jsonl", Gone))
         self.facts = read_json(folder / "documents.json")
+        self.facts["documents"] = list(read_lines(folder / "documents.jsonl"))
         self.texts = {t["file"]: t["text"] for t in read_lines(folder / "texts.jsonl")}
 
     @property
@@ -86,7 +87,8 @@ class Read:
             for p in self.passages:
                 if p.file == file:
                     assert p.text == text[p.start : p.end]
-                    assert p.text == p.text.strip() != ""
+                    assert p.text.strip()
+                    assert p.text == p.text.strip("\n").rstrip()  # a listing may begin set in
 
 
 def run_documents(root: Path, files: dict[str, bytes | str], **changes: Any) -> Read:

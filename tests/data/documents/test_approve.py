@@ -16,7 +16,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Workspace
 from tunesmith.data.check import check
-from tunesmith.data.documents.approve import Opinion, approve, decide, queue_items
+from tunesmith.data.documents.approve import Opinion, Said, approve, decide, queue_items
 from tunesmith.data.documents.stages import ApproveInputs, ApproveSpec
 from tunesmith.data.stages import CheckInputs
 
@@ -88,12 +88,27 @@ def test_the_last_verdict_counts_and_undo_brings_back_the_one_before(tmp_path: P
     assert [k[0] for k in kept(run_approve(tmp_path / "a", made, judge))] == [f"What is term{i}?" for i in range(3)]
 
 
+def test_undo_takes_back_what_it_names(tmp_path: Path, made: Paired) -> None:
+    judge = Judge(made).says(0, "reject").says(0, "skip").says(0, "undo", "j0").says(0, "approve")
+    judge.says(1, "approve").says(1, "undo", "j4", by="bob").says(2, "approve").says(2, "undo", "j6")
+    assert [k[0] for k in kept(run_approve(tmp_path / "a", made, judge))] == ["What is term0?", "What is term1?"]
+
+
+def test_judgments_made_on_the_review_room_s_items_are_understood(tmp_path: Path, made: Paired) -> None:
+    from tunesmith.review.items import pair_items
+
+    judge = Judge(made)
+    judge.items = [item.id for item in pair_items(made.folder, None)]
+    assert [k[0] for k in kept(run_approve(tmp_path / "a", made, judge.says(2, "approve")))] == ["What is term2?"]
+
+
 def test_who_disagrees_is_adjudicated(tmp_path: Path, made: Paired) -> None:
     judge = Judge(made)
     for i in range(5):
         judge.says(i, "approve").says(i, "reject", by="bob")
-    judge.says(1, "adjudicate", "approve", by="eve").says(2, "adjudicate", "reject", by="eve")
-    judge.says(3, "adjudicate", {"prompt": "P?", "completion": "C"}, by="eve")
+    judge.says(1, "adjudicate", {"verb": "approve"}, by="eve").says(2, "adjudicate", {"verb": "reject"}, by="eve")
+    judge.says(3, "adjudicate", {"verb": "correct", "prompt": "P?", "completion": "C"}, by="eve")
+    judge.says(0, "adjudicate", {"verb": "approve"}, by="eve").says(0, "undo", judge.said[-1]["id"], by="eve")
     judge.says(4, "skip", by="bob")
     folder = run_approve(tmp_path / "a", made, judge)
     assert kept(folder) == [
@@ -118,10 +133,10 @@ def test_deterministic_pairs_may_pass_where_the_user_says_so(tmp_path: Path, mad
 
 def test_every_unreadable_judgment_is_named_at_once(tmp_path: Path, made: Paired) -> None:
     judge = Judge(made).says(0, "label", "x").says(1, "correct", "text").says(2, "correct", {"prompt": "", "x": 1})
-    judge.says(3, "adjudicate", "maybe")
+    judge.says(3, "adjudicate", {"verb": "maybe"}).says(4, "adjudicate", {"verb": "correct", "prompt": "only"})
     with pytest.raises(DataError) as e:
         run_approve(tmp_path / "a", made, judge)
-    assert [p.where for p in e.value.problems] == [f"judgments.jsonl:{i}" for i in range(1, 5)]
+    assert [p.where for p in e.value.problems] == [f"judgments.jsonl:{i}" for i in range(1, 6)]
 
 
 VERBS = st.sampled_from(["approve", "reject", "skip"])
@@ -130,7 +145,7 @@ VERBS = st.sampled_from(["approve", "reject", "skip"])
 @given(st.dictionaries(st.sampled_from("abcd"), st.lists(VERBS, min_size=1, max_size=3), max_size=4), st.booleans())
 def test_who_speaks_first_does_not_matter(said: dict[str, list[str]], free: bool) -> None:
     def opinions(order: list[str]) -> dict[str, Opinion]:
-        return {who: Opinion([(verb, None, "") for verb in said[who]]) for who in order}
+        return {who: Opinion([Said(verb) for verb in said[who]]) for who in order}
 
     outcome = decide(opinions(sorted(said)), free=free)
     assert outcome == decide(opinions(sorted(said, reverse=True)), free=free)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.data.documents.making import run_documents
 from tunesmith.data.documents.html import read_html
 
 PAGE = b"""<!DOCTYPE html><html><head><title>Site - Page</title><style>p{}</style></head><body>
@@ -82,3 +84,10 @@ def test_no_word_of_any_tree_is_lost_or_doubled(parts: list[str]) -> None:
 def test_the_encoding_is_the_page_s_own() -> None:
     page = '<html><head><meta charset="iso-8859-1"></head><body><p>Grüße an alle Häuser</p></body></html>'
     assert read_html(page.encode("latin-1")).blocks[0].text == "Grüße an alle Häuser"
+
+
+def test_a_page_nested_without_end_is_read_or_refused_and_never_crashes(tmp_path: Path) -> None:
+    page = "<html><body><p>Some words up here.</p>" + "<div>" * 20_000 + "deep" + "</div>" * 20_000 + "</body></html>"
+    read = run_documents(tmp_path, {"a.html": page, "b.txt": "Some good words."}, bad_files="leave_out")
+    assert "Some good words." in read.said
+    read.account_for_every_character()

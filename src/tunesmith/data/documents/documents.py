@@ -1,7 +1,7 @@
 """Stage documents: read every file, keep its text in passages, and say what is in none of them.
 
     source -> passages.jsonl, texts.jsonl (each document's extracted text, which offsets count in),
-              left_out.jsonl (with reasons), documents.json (what was read, and the outline of each document)
+              documents.jsonl (how each was read, and its outline), left_out.jsonl (with reasons), documents.json (counts)
 
 One document is in memory at a time.
 """
@@ -38,12 +38,13 @@ def documents(spec: DocumentsSpec, inputs: DocumentsInputs, work: Workspace) -> 
     with (
         LinesWriter(folder / "passages.jsonl") as passages,
         LinesWriter(folder / "texts.jsonl") as texts,
+        LinesWriter(folder / "documents.jsonl") as facts,
         LinesWriter(folder / "left_out.jsonl") as left_out,
     ):
-        tally = _Tally(spec, passages, texts, left_out)
+        tally = _Tally(spec, passages, texts, facts, left_out)
         for file in files:
             work.stop_if_asked()
-            work.progress(done, total, STEP, files=len(tally.facts))
+            work.progress(done, total, STEP, files=tally.files)
             try:
                 tally.take(file, extract(file, spec.layouts))
             except Unreadable as e:
@@ -64,14 +65,25 @@ def documents(spec: DocumentsSpec, inputs: DocumentsInputs, work: Workspace) -> 
 class _Tally:
     """Writes passages and what is in none, and counts both."""
 
-    def __init__(self, spec: DocumentsSpec, passages: LinesWriter, texts: LinesWriter, left_out: LinesWriter) -> None:
-        self.facts: list[dict[str, Any]] = []
+    def __init__(
+        self,
+        spec: DocumentsSpec,
+        passages: LinesWriter,
+        texts: LinesWriter,
+        facts: LinesWriter,
+        left_out: LinesWriter,
+    ) -> None:
         self._spec = spec
-        self._passages, self._texts, self._left_out = passages, texts, left_out
+        self._passages, self._texts, self._facts, self._left_out = passages, texts, facts, left_out
+        self._formats: Counter[str] = Counter()
         self._gone: Counter[str] = Counter()
         self._kinds: Counter[str] = Counter()
         self._words = self._cut = 0
         self._restored: set[str] = set()
+
+    @property
+    def files(self) -> int:
+        return self._formats.total()
 
     def take(self, file: SourceFile, found: Extracted) -> None:
         text, spans = lay_out(found.blocks)
@@ -91,7 +103,8 @@ class _Tally:
             self._remove(file.name, removed)
             gone[removed.reason] += removed.count
         self._texts.write({"file": file.name, "text": text})
-        self.facts.append(
+        self._formats[found.format] += 1
+        self._facts.write(
             {
                 "file": file.name,
                 "format": found.format,
@@ -161,7 +174,8 @@ class _Tally:
     def leave_file_out(self, file: SourceFile, why: Unreadable) -> None:
         self._gone[why.reason] += 1
         self._left_out.write(Gone(file=file.name, line=1, reason=why.reason, detail=why.what, step=STEP))
-        self.facts.append({"file": file.name, "left_out": {why.reason: 1}, "why": why.what})
+        self._formats["not read"] += 1
+        self._facts.write({"file": file.name, "left_out": {why.reason: 1}, "why": why.what})
 
     def refuse_nothing(self) -> None:
         """Raises DataError if there is no passage at all."""
@@ -169,19 +183,19 @@ class _Tally:
             return
         why = ", ".join(f"{n} {reason}" for reason, n in self._gone.most_common()) or "no text was found"
         raise DataError(
-            f"there is no passage in {len(self.facts)} files: {why}",
+            f"there is no passage in {self.files} files: {why}",
             where="documents.files",
             fix="scanned pages need their text recognised first, e.g. with OCRmyPDF",
         )
 
     def report(self) -> dict[str, Any]:
         return {
-            "files": len(self.facts),
+            "files": self.files,
+            "formats": dict(sorted(self._formats.items())),
             "passages": self._kinds.total(),
             "kinds": dict(sorted(self._kinds.items())),
             "words": self._words,
             "cut_sentences": self._cut,
             "left_out": dict(sorted(self._gone.items())),
             "restored": sorted(self._restored),
-            "documents": self.facts,
         }

@@ -19,8 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tunesmith.core.errors import InputError, Stopped, TunesmithError
+from tunesmith.core.stage import Clock
 
 TIMEOUT_S = 120.0  # without a byte
+LONGEST_REPLY_S = 600.0
 TRIES = 6
 FIRST_WAIT_S = 1.0  # doubles each time
 LONGEST_WAIT_S = 60.0  # also of what the endpoint asks for with Retry-After
@@ -146,10 +148,21 @@ def _once(to: Endpoint, body: Mapping[str, Any]) -> tuple[int, Mapping[str, str]
             headers["Authorization"] = f"Bearer {to.token}"
         connection.request("POST", to.path, json.dumps(body).encode("utf-8"), headers)
         reply = connection.getresponse()
-        raw = reply.read(LIMIT + 1)
+        raw = _read(reply)
         return reply.status, {k.lower(): v for k, v in reply.getheaders()}, raw
     finally:
         connection.close()
+
+
+def _read(reply: http.client.HTTPResponse) -> bytes:
+    """At most a byte more than LIMIT. Raises TimeoutError for an endpoint that trickles."""
+    clock = Clock()
+    raw = bytearray()
+    while len(raw) <= LIMIT and (piece := reply.read1(1 << 16)):
+        raw += piece
+        if clock.seconds > LONGEST_REPLY_S:
+            raise TimeoutError
+    return bytes(raw[: LIMIT + 1])
 
 
 def _json(raw: bytes, to: Endpoint) -> Any:

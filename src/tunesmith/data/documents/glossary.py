@@ -33,6 +33,7 @@ SUBJECT = re.compile(r"^\s*(?:\d+\.\s*)?<[a-z][^<>\n]{1,80}>")
 DATE = re.compile(r"^\((?:\d{4}-\d{2}-\d{2}|\d{4})\)$")
 CREDIT = re.compile(r"^\[(?:\{[^{}\]]*\}|[^{}\]]*)\]$")
 REFERENCE = re.compile(r"\{([^{}\s][^{}]*)\}")
+EMPHASIS = re.compile(r"__(\w[^_\n]*)__")
 WITH_ADDRESS = re.compile(r"^(.*?)\s*\(([^()]*(?:\([^()]*\)[^()]*)*)\)$", re.S)
 TERM = re.compile(r"^([^\s:#/][^:]{0,79}?)\s*(?::(?!//)|\s[-–—])\s+(\S.*)$")
 ADDRESS = re.compile(r"^[\[{(]{1,3}\w+://")  # too long to be set in: it goes on with the definition
@@ -204,7 +205,7 @@ def _definition(entry: Entry, known: set[str], tally: _Tally) -> Block | None:
         else:
             paragraphs.append(shown)
     raw = "\n\n".join(paragraphs)
-    text = REFERENCE.sub(_plain_reference, raw).replace("__", "")
+    text = EMPHASIS.sub(r"\1", REFERENCE.sub(_plain_reference, raw)).strip("\n").rstrip()
     if not text.strip():
         return None
     targets = tuple(dict.fromkeys(_target(m.group(1)) for m in REFERENCE.finditer(raw)))

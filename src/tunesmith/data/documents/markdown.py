@@ -32,6 +32,7 @@ def _blocks(tokens: Sequence[Any], found: Extracted) -> Iterator[Block]:
     joins = False
     row: list[str] = []
     level = 0
+    in_cell = False
     for token in tokens:
         if token.type in ("bullet_list_open", "ordered_list_open"):
             ordered = token.type.startswith("ordered")
@@ -53,13 +54,17 @@ def _blocks(tokens: Sequence[Any], found: Extracted) -> Iterator[Block]:
             joins = True
         elif token.type == "table_open":
             joins = False
+        elif token.type in ("th_open", "td_open"):
+            in_cell = True
+        elif token.type in ("th_close", "td_close"):
+            in_cell = False
         elif token.type == "inline":
             text = tidy(_plain(token.children or ()))
             if level:
                 if text:
                     yield Block(kind="heading", text=text, level=level)
                 level = 0
-            elif token.level and _in_table(token, tokens):
+            elif in_cell:
                 row.append(text)
             elif text:
                 kind = "list" if mark else "prose"
@@ -75,11 +80,6 @@ def _blocks(tokens: Sequence[Any], found: Extracted) -> Iterator[Block]:
                 yield Block(kind="prose", text=text)
             else:
                 found.removed.append(Removed(reason="markup", text=token.content))
-
-
-def _in_table(token: Any, tokens: Sequence[Any]) -> bool:
-    at = next(i for i, other in enumerate(tokens) if other is token)
-    return tokens[at - 1].type in ("th_open", "td_open")
 
 
 def _plain(children: Sequence[Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from tunesmith.core.canonical import canonical_json, content_id, read_json, read_lines, write_atomic
+from tunesmith.core.canonical import canonical_json, content_id, read_lines, write_atomic
 from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import LeftOut
 from tunesmith.core.stage import Workspace
@@ -98,9 +98,8 @@ def pairs(spec: PairsSpec, inputs: PairsInputs, work: Workspace, *, teacher: Ask
 
 
 def titles_of(passages: Path) -> dict[str, str]:
-    """Each document's title, from documents.json."""
-    facts = read_json(passages / "documents.json")
-    return {d["file"]: d.get("title", "") for d in facts["documents"]}
+    """Each document's title."""
+    return {d["file"]: d.get("title", "") for d in read_lines(passages / "documents.jsonl")}
 
 
 def _refuse_templates(spec: PairsSpec) -> None:

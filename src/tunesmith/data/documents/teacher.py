@@ -25,6 +25,7 @@ from tunesmith.data.documents.replies import Replies, Reply, text_of
 from tunesmith.data.documents.stages import TeacherSpec
 
 WORKERS = 4  # requests at a time to an endpoint; a local model gets one
+LONGEST = 1 << 17  # characters of a reply that is looked into
 REFUSED = "refuses"
 HOPELESS = 5  # requests refused in a row, none answered: nothing of this will work
 SYSTEM = (
@@ -153,6 +154,8 @@ def _reply(one: Asked, ask: Ask, replies: Replies, work: Workspace) -> Reply:
 
 def parse(text: str) -> list[tuple[str, str]] | str:
     """The pairs of a reply, or what is wrong with it. JSON, also fenced or with words round it; or "Q:" and "A:"."""
+    if len(text) > LONGEST:
+        return f"longer than {LONGEST:,} characters"
     body = _json_in(text)
     if body is not None:
         items = body
