@@ -234,13 +234,13 @@ def histogram(bins: Sequence[Sequence[float]]) -> Markup:
     """Rows by length. `bins`: [lower edge in characters, rows]; bars of equal width, whatever the edges."""
     if not bins:
         return Markup("")
-    left, right, top, bottom = 8, 632, 22, 150
+    left, right, top, bottom = 4, 436, 22, 130
     wide = (right - left) / len(bins)
     highest = max(n for _, n in bins) or 1
     out = [
-        '<svg viewBox="0 0 640 190" role="img" aria-label="How many rows have which length; the table has the numbers">'
+        '<svg viewBox="0 0 440 168" role="img" aria-label="How many rows have which length; the table has the numbers">'
     ]
-    every = max(1, round(len(bins) / 8))
+    every = max(1, round(len(bins) / 6))
     peak = max(range(len(bins)), key=lambda i: bins[i][1])
     for i, (edge, n) in enumerate(bins):
         x, tall = left + i * wide, (bottom - top) * n / highest
@@ -252,12 +252,12 @@ def histogram(bins: Sequence[Sequence[float]]) -> Markup:
         if i % every == 0:
             out.append(f'<text x="{x + 1:.1f}" y="{bottom + 16}">{escape(short(edge))}</text>')
         if i == peak:
-            side = "end" if x > 560 else "start"
+            side = "end" if x > 360 else "start"
             out.append(
                 f'<text class="val" x="{x:.1f}" y="{top - 7}" text-anchor="{side}">{plural(int(n), "row")}</text>'
             )
     out.append(f'<line class="grid" x1="{left}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    out.append('<text x="320" y="184" text-anchor="middle">characters a row, from</text></svg>')
+    out.append('<text x="220" y="164" text-anchor="middle">characters a row, from</text></svg>')
     return Markup("".join(out))  # noqa: S704 (every string above is a number or our own)
 
 
