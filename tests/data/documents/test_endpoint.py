@@ -134,3 +134,13 @@ def test_a_stop_is_heard_while_waiting() -> None:
 def test_a_reply_that_is_no_json_is_none() -> None:
     with teacher(lambda body, n: (200, {}, b"<html>")) as heard:
         assert ask(endpoint(heard.url, ""), BODY, GO) is None
+
+
+def test_a_reply_that_is_cut_off_is_asked_for_again() -> None:
+    def behave(body: object, nth: int) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"Content-Length": "5000"} if nth == 1 else {}, completion("whole")
+
+    with teacher(behave) as heard:
+        reply = ask(endpoint(heard.url, ""), BODY, GO, first_wait_s=0.01)
+        assert heard.count == 2
+    assert reply["choices"][0]["message"]["content"] == "whole"

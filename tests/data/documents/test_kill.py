@@ -63,3 +63,28 @@ def test_a_kill_costs_at_most_the_requests_under_way(tmp_path: Path) -> None:
 
 def _lines(path: Path) -> list[bytes]:
     return [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+BYTES = """
+import hashlib, sys
+from pathlib import Path
+from tests.data.documents.making import run_documents, run_pairs
+from tests.data.documents.test_documents import FILES
+
+read = run_documents(Path(sys.argv[1]), FILES)
+made = run_pairs(Path(sys.argv[1]) / "pairs", read.folder)
+print(hashlib.sha256(repr([read.bytes(), made.bytes()]).encode()).hexdigest())
+"""
+
+
+def test_the_hash_seed_changes_nothing(tmp_path: Path) -> None:
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", BYTES, str(tmp_path / seed)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(said) == 1

@@ -162,6 +162,8 @@ def _read(reply: http.client.HTTPResponse) -> bytes:
         raw += piece
         if clock.seconds > LONGEST_REPLY_S:
             raise TimeoutError
+    if reply.length and len(raw) <= LIMIT:
+        raise http.client.IncompleteRead(bytes(raw), reply.length)  # cut off: read1 alone does not say so
     return bytes(raw[: LIMIT + 1])
 
 

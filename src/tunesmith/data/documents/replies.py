@@ -68,8 +68,9 @@ class Replies:
             return self._known.get(request)
 
     def add(self, reply: Reply) -> None:
-        """When this returns, the reply survives a kill and a power cut."""
-        if self._cache is not None:
+        """When this returns, the reply survives a kill and a power cut. One without text is not cached: it may be
+        a proxy's, and another run may ask again."""
+        if self._cache is not None and reply.text is not None:
             at = self._at(self._cache, reply.request)
             at.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(at, canonical_json(reply) + b"\n")
