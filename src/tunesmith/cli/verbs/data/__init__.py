@@ -9,6 +9,9 @@ import click
 from tunesmith.cli.lazy import LazyGroup
 
 VERBS: dict[str, dict[str, str]] = {
+    "Before there is a project": {
+        "look": "See what is in a folder and what is wrong with it.",
+    },
     "Its steps, each also part of `run` where its settings ask for it": {
         "documents": "Read manuals, glossaries and FAQs to passages.",
         "pairs": "Make questions with answers from the passages.",
