@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.data.making import read_all
 from tunesmith.core.errors import DataError
@@ -80,6 +84,51 @@ def test_a_text_full_of_quotes_and_colons_is_no_duplicate_key(tmp_path: Path) ->
     line = b'{"a":"he said \\"b\\": \\"b\\": {\\"a\\":1}","b":[{"a":"x\\\\u0000"},{"a":"\\": "}]}\n'
     good, bad, _ = read_all(write(tmp_path, "x.jsonl", line))
     assert not bad and good[0].fields["b"] == [{"a": "x\\u0000"}, {"a": '": '}]
+
+
+def _text(value: Any, draw: Any) -> str:
+    """JSON text of nested (key, value) lists, written in any way JSON allows."""
+    space = draw(st.sampled_from(["", "", " ", "  ", "\t", " \r"]))
+    if isinstance(value, str):
+        body = json.dumps(value, ensure_ascii=draw(st.booleans()))
+        if draw(st.booleans()):
+            body = '"' + body[1:-1].replace('\\"', draw(st.sampled_from(['\\"', "\\u0022"]))) + '"'
+        return body
+    if isinstance(value, tuple):
+        pairs = (f"{space}{_text(k, draw)}{space}:{space}{_text(v, draw)}" for k, v in value)
+        return "{" + ",".join(pairs) + space + "}"
+    if isinstance(value, list):
+        return "[" + f",{space}".join(_text(v, draw) for v in value) + "]"
+    return json.dumps(value)
+
+
+_WORDS = st.sampled_from(["a", "b", "", ":", '"', '":', "\\", '\\"', '\\\\":', "é", " :", '{"a":1}', '"a":', "\\u0022"])
+_PAIRS = st.recursive(
+    st.one_of(_WORDS, st.integers(), st.booleans(), st.none()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.lists(st.tuples(_WORDS, inner), max_size=4).map(tuple)),
+    max_leaves=12,
+)
+
+
+def _twice(value: Any) -> bool:
+    """The oracle: whether any object of the tree has a key twice."""
+    if isinstance(value, tuple):
+        keys = [k for k, _ in value]
+        return len(set(keys)) < len(keys) or any(_twice(v) for _, v in value)
+    return isinstance(value, list) and any(map(_twice, value))
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    data=st.data(), objects=st.lists(st.lists(st.tuples(_WORDS, _PAIRS), max_size=4).map(tuple), min_size=1, max_size=4)
+)
+def test_a_key_that_comes_twice_is_found_however_it_is_written(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, objects: list[Any]
+) -> None:
+    body = "{}\n" + "".join(_text(o, data.draw) + "\n" for o in objects)
+    good, bad, _ = read_all(write(tmp_path_factory.getbasetemp(), "twice.jsonl", body.encode()))
+    assert [r.line for r in good] == [1, *(i + 2 for i, o in enumerate(objects) if not _twice(o))]
+    assert all(b.fault.reason == "duplicate_key" for b in bad)
 
 
 def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,13 +20,13 @@ import msgspec
 
 from tunesmith.data import lines
 from tunesmith.data.formats.packed import open_source
-from tunesmith.data.lines import BOM, BadRecord, Fault, FileFacts, Line, Record, examine, excerpt, too_long
+from tunesmith.data.lines import BadRecord, Fault, FileFacts, Line, Record, examine, excerpt, too_long
 
 KEY_END = re.compile(rb'"[ \t\r]*:')
+SPOILING = re.compile(rb"\\u00[02][02]")  # a NUL or a quote, written as an escape
 KEYS_NOTED = 200  # names of keys that check.json repeats
 BLANK = b" \t\r\n"
-BLOCK = 1 << 17  # bytes read at a time
-MANY_COLONS = 24  # from here on a regular expression counts faster than a loop
+BLOCK = 1 << 16  # bytes read at a time
 
 Decode = Callable[[bytes], Any]
 
@@ -34,8 +35,8 @@ def read_jsonl(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
     """One record or refusal for every line that is not blank."""
     decode: Decode = msgspec.json.Decoder().decode
     noted = facts.keys.keys()
+    start = 0
     with open_source(path, facts) as f:
-        offset = 0
         for block, skipped in _blocks(f):
             split = block.split(b"\n")
             if not split[-1]:
@@ -43,28 +44,32 @@ def read_jsonl(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
             first = facts.lines + 1
             facts.lines += len(split)
             facts.read_bytes += len(block) + skipped
-            facts.crlf_lines += block.count(b"\r\n")
-            suspicious = (
-                first == 1 or b"\0" in block or BOM in block or b"\\u0000" in block or len(block) > lines.LINE_LIMIT
-            )
-            for number, raw in enumerate(split, first):
+            if b"\r" in block:
+                facts.crlf_lines += block.count(b"\r\n")
+            escapes = b"\\" in block and SPOILING.search(block) is not None
+            suspicious = b"\0" in block or len(block) > lines.LINE_LIMIT or (escapes and b"\\u0000" in block)
+            starts: list[int] | None = None  # of the lines; only a fault needs them
+            if first == 1:  # the only line that may begin with a byte-order mark
+                found = _closely(split[0], 1, 0, facts, decode)
+                if found is not None:
+                    yield found
+            for number, raw in enumerate(split[1:] if first == 1 else split, max(first, 2)):
                 if not suspicious:
                     try:
                         value = decode(raw)
-                        sound = type(value) is dict and each_key_once(raw, value)
+                        sound = type(value) is dict and each_key_once(raw, value, escapes)
                     except Exception:  # the close look below finds out what it was
                         sound = False
                     if sound:
                         if not value.keys() <= noted:
                             note_keys(value, facts)
-                        offset += len(raw) + 1
                         yield Record(line=number, fields=value)
                         continue
-                found = _closely(raw, number, offset, facts, decode)
-                offset += len(raw) + 1
+                starts = starts or list(accumulate((len(line) + 1 for line in split), initial=start))
+                found = _closely(raw, number, starts[number - first], facts, decode)
                 if found is not None:
                     yield found
-            offset += skipped
+            start += len(block) + skipped
 
 
 def _blocks(f: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -131,39 +136,71 @@ def _judged(line: Line, decode: Decode) -> dict[str, Any] | Fault:
     return value
 
 
-def each_key_once(raw: bytes, value: Any) -> bool:
+def each_key_once(raw: bytes, value: Any, escapes: bool = True) -> bool:
     """Whether the text has no more keys than the value decoded from it; False may also mean "cannot tell".
 
-    Every key of the text is followed by a colon of its own, and those among them that the decoder kept are
-    counted in `value`: text colons >= keys in the text >= keys in the value. If both ends are equal, no key came
-    twice. Where texts hold colons too, those that follow a quote are counted: the same holds for them.
+    Every key and every text stands between two quotes of its own, and JSON has no others but those within them,
+    escaped: quotes = 2 (keys + texts) + escaped. The decoder drops a key that comes twice, with its value, so what
+    it kept has at most as many of each; if the numbers agree, nothing was dropped. A quote that is written \\u0022
+    would spoil the count; `escapes` says whether one may be there. In such a line the quotes that a colon follows
+    are counted: each key has one.
     """
-    keys = _keys(value)
-    colons = raw.count(b":")
-    if colons == keys:
+    quotes, kept = raw.count(b'"'), 2 * _quoted(value)
+    if quotes == kept:
         return True
-    if colons > MANY_COLONS:
-        return len(KEY_END.findall(raw)) == keys
-    ends = 0
-    for piece in raw.split(b":")[:-1]:
-        last = piece[-1:]
-        if last == b'"' or (last in b" \t\r" and piece.rstrip(BLANK)[-1:] == b'"'):
-            ends += 1
-    return ends == keys
+    if quotes == kept + _escaped(value) and not (escapes and b"\\u0022" in raw):
+        return True
+    return len(KEY_END.findall(raw)) == _keys(value)
+
+
+def _quoted(value: Any) -> int:
+    """Keys and texts. Written out for a dict, a list and the dicts in it: a chat's row is no deeper."""
+    n = 0
+    if type(value) is dict:
+        n = len(value)
+        value = value.values()
+    for v in value:
+        kind = type(v)
+        if kind is str:
+            n += 1
+        elif kind is list:
+            for part in v:
+                kind = type(part)
+                if kind is dict:
+                    n += len(part)
+                    for x in part.values():
+                        kind = type(x)
+                        if kind is str:
+                            n += 1
+                        elif kind is dict or kind is list:
+                            n += _quoted(x)
+                elif kind is str:
+                    n += 1
+                elif kind is list:
+                    n += _quoted(part)
+        elif kind is dict:
+            n += _quoted(v)
+    return n
+
+
+def _escaped(value: Any) -> int:
+    """Quotes within texts; a key with quotes in it is too rare to look for."""
+    n = 0
+    for v in value.values() if type(value) is dict else value:
+        kind = type(v)
+        if kind is str:
+            n += v.count('"')
+        elif kind is dict or kind is list:
+            n += _escaped(v)
+    return n
 
 
 def _keys(value: Any) -> int:
+    n = 0
     if type(value) is dict:
         n = len(value)
-        for v in value.values():
-            if type(v) is dict or type(v) is list:
-                n += _keys(v)
-        return n
-    n = 0
-    for v in value:
-        if type(v) is dict or type(v) is list:
-            n += _keys(v)
-    return n
+        value = value.values()
+    return n + sum(_keys(v) for v in value if type(v) is dict or type(v) is list)
 
 
 def _duplicate_key(text: str) -> str | None:

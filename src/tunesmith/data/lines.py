@@ -26,7 +26,7 @@ class Fault:
     field: str = ""  # column or path inside the record: "messages[2].role"
 
 
-class Record(msgspec.Struct, kw_only=True):
+class Record(msgspec.Struct, kw_only=True, gc=False):
     """One record as it stands in the file, before anyone knows what it means. Made by the million, so a Struct."""
 
     line: int  # 1-based physical line where it starts; in a file without lines, its number
