@@ -9,8 +9,6 @@ from collections.abc import Iterable
 
 from tunesmith.core.extras import need
 
-MOST_REPAIRS = 8  # a text encoded wrongly more often than that is left as the last repair has it
-
 # what no reader sees and no script needs
 _BIDI = "\u061c\u200e\u200f"  # marks: kept in text that has letters of a right-to-left script
 _JOINERS = "\u200c\u200d"
@@ -29,12 +27,13 @@ _GONE = [
 _TABLE: dict[int, str | None] = dict.fromkeys(_GONE) | dict.fromkeys(map(ord, _BREAKS), "\n")
 
 
-def _of(points: Iterable[int | str]) -> str:
-    return "[" + "".join(f"\\U{ord(p) if isinstance(p, str) else p:08x}" for p in points) + "]"
+def _of(points: Iterable[int]) -> str:
+    return "[" + "".join(f"\\u{p:04x}" for p in points) + "]"
 
 
 _ASCII_FOUND = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_FOUND = re.compile(_of([*_TABLE, *_BIDI, *_JOINERS]))
+_FOUND = re.compile(_of(c for c in [*_TABLE, *map(ord, _BIDI + _JOINERS)] if c < 0x10000))  # a bit map, so fast
+_TAGS = re.compile("[\U000e0000-\U000e007f]")
 _RTL = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff]")
 _MARKS = re.compile(f"[{_BIDI}]")
 # letters whose scripts write with joiners: Arabic, Syriac, Mandaic, N'Ko, the Indic family, Sinhala, Tibetan,
@@ -52,34 +51,22 @@ _FLAG = re.compile("\U0001f3f4[\U000e0020-\U000e007e]{1,6}\U000e007f")  # the fl
 
 
 def encoding(texts: list[str]) -> list[str]:
-    """Mojibake repaired by ftfy's fix_encoding, until it finds nothing. ASCII is left alone; so are quotes."""
-    fix = need("ftfy", extra="audit", why="the cleaning step 'encoding'").fix_encoding
-    return [text if text.isascii() else _repaired(text, fix) for text in texts]
-
-
-def _repaired(text: str, fix: object) -> str:
-    assert callable(fix)
-    for _ in range(MOST_REPAIRS):
-        better = fix(text)
-        if better == text:
-            break
-        text = better
-    return text
+    """Mojibake repaired by ftfy's fix_encoding, which goes on until it finds nothing. Quotes stay as they are."""
+    ftfy = need("ftfy", extra="audit", why="the cleaning step 'encoding'")
+    is_bad = ftfy.badness.is_bad  # ftfy's own first question, asked before its plans are made
+    return [text if text.isascii() or not is_bad(text) else ftfy.fix_encoding(text) for text in texts]
 
 
 def control(texts: list[str]) -> list[str]:
-    return [
-        text
-        if (_ASCII_FOUND if text.isascii() else _FOUND).search(text) is None
-        else text.translate(_TABLE)
-        if text.isascii()
-        else _visible(text)
-        for text in texts
-    ]
+    return [text if text.replace("\n", "").isprintable() else _visible(text) for text in texts]
 
 
 def _visible(text: str) -> str:
     """Without what no reader sees. Joiners last: whether one is needed depends on what stands beside it."""
+    if text.isascii():
+        return text.translate(_TABLE) if _ASCII_FOUND.search(text) else text
+    if not (_FOUND.search(text) or _TAGS.search(text)):
+        return text
     spared = sorted([m.span() for m in _SPACELESS.finditer(text)] + [m.span() for m in _FLAG.finditer(text)])
     if spared:
         out, at = [], 0
@@ -125,6 +112,8 @@ def unescape(texts: list[str]) -> list[str]:
 
 _STRAIGHT = str.maketrans(dict.fromkeys("\u2018\u2019\u201a\u201b\u2039\u203a\u02bc", "'") | dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb", '"'))  # fmt: skip
 
+_CURLY = re.compile(_of(_STRAIGHT))
+
 
 def quotes(texts: list[str]) -> list[str]:
-    return [text if text.isascii() else text.translate(_STRAIGHT) for text in texts]
+    return [text if text.isascii() or not _CURLY.search(text) else text.translate(_STRAIGHT) for text in texts]
