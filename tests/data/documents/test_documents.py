@@ -115,6 +115,11 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
         run_documents(tmp_path / "2", {"a.md": "# Only a heading\n"})
 
 
+def test_a_document_without_text_says_so(tmp_path: Path) -> None:
+    read = run_documents(tmp_path, {"a.html": "<html><body><p> </p></body></html>", "b.txt": "Some good words."})
+    assert [(g.file, g.reason) for g in read.left_out] == [("a.html", "no_text")]
+
+
 def test_a_gzip_that_does_not_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "LIMIT", 10_000)
     with pytest.raises(DataError, match="unpacked"):

@@ -109,12 +109,11 @@ def tidy_lines(text: str) -> str:
 
 
 HYPHENATED = re.compile(r"([^\W\d_]{2,})[-\xad\u2010]$")
+HYPHENS = "-\xad\u2010"
 OPENS_WORD = re.compile(r"[^\W\d_]+")
 NEAR = 160  # characters before a line break that decide how the lines are joined
 SCHEME = re.compile(r"\b(?:https?|ftp):$", re.I)
-PATH_OPEN = re.compile(r"\S/$")
 MARKS_OF_PATHS = re.compile(r"[./_~#?=&%]")
-URL_OPEN = re.compile(r"\S*://\S*$")
 
 
 def join_lines(lines: Sequence[str], known: frozenset[str] | set[str]) -> str:
@@ -128,7 +127,8 @@ def join_lines(lines: Sequence[str], known: frozenset[str] | set[str]) -> str:
             whole = line
             continue
         near = whole[-NEAR:]  # else a long paragraph is searched through for each of its lines
-        stem, tail = HYPHENATED.search(near), OPENS_WORD.match(line)
+        stem = HYPHENATED.search(near) if near[-1] in HYPHENS else None
+        tail = OPENS_WORD.match(line)
         if stem and tail and tail.group()[0].islower():
             whole = (whole if _keeps_hyphen(stem, tail, near, known) else whole[:-1]) + line
         elif _inside_url(near, line):
@@ -149,18 +149,18 @@ def _keeps_hyphen(stem: re.Match[str], tail: re.Match[str], near: str, known: fr
 
 def _inside_url(near: str, line: str) -> bool:
     """An address or a path that was broken at the line's end. After an address a plain word begins something new."""
-    if line.startswith("//") and SCHEME.search(near):
-        return True
+    last = near.rsplit(maxsplit=1)[-1]
+    if "://" not in last:
+        if last.endswith("/"):
+            return len(last) > 1 and line[0].isalnum()
+        return line.startswith("//") and SCHEME.search(last) is not None
     goes_on = line.split(maxsplit=1)[0]
     is_part = MARKS_OF_PATHS.search(goes_on[:-1]) is not None
-    last = URL_OPEN.search(near)
-    if last is None:
-        return PATH_OPEN.search(near) is not None and line[0].isalnum()
-    if last.group()[-1] == ".":
+    if last[-1] == ".":
         return line[0].islower() and is_part
-    if last.group()[-1] in "/#?=&_-":
-        return is_part or last.group()[-1] != "/" or last.group().endswith("//")
-    return line[0] in "/#?&" and len(goes_on) > 1
+    if last[-1] == "/":
+        return is_part or last.endswith("//")
+    return last[-1] in "#?=&_-" or (line[0] in "/#?&" and len(goes_on) > 1)
 
 
 def vocabulary(text: str) -> set[str]:

@@ -22,7 +22,7 @@ REPEATS = 3  # a running head is on at least so many pages
 PLACE = 6.0  # points: how far a running head's place may vary
 SAME_HEIGHT = 1.5  # points: how near another line of the same band is
 CONTENTS = re.compile(r"(?:\.\s?){4,}\s*(?:\d+|[ivxlc]+)\s*$")
-ENTRY = re.compile(r"\s(?:\d+|[ivxlc]+)\s*$|^(?:table of )?contents$", re.I)
+ENTRY = re.compile(r"^\d+(?:\.\d+)+\s*\S|\s(?:\d+|[ivxlc]+)\s*$|^(?:table of )?contents$", re.I)
 CONTINUES = re.compile(r"^\((?:continues on next page|continued from previous page)\)$", re.I)
 IMAGE = 3  # FPDF_PAGEOBJ_IMAGE
 

@@ -22,6 +22,8 @@ LARGER = 1.12  # of the body's font size: a heading's, at least
 SMALLER = 0.93  # of the body's font size: a footnote's, at most
 HEADING_WORDS = 25
 WIDE_GAP = 1.35  # of the usual distance between lines: a paragraph ends
+FEW_STEPS = 5
+LINE_SPACING = 1.2  # of the font size, where nothing better is known
 SHORT_LINE = 0.85  # of the column's width: a line that ends before it ends a paragraph, if a sentence ends too
 SENTENCE_END = re.compile(r"[.!?:…][\"'”’)\]]*$")
 
@@ -45,7 +47,7 @@ def blocks_of(pages: Sequence[Page], bookmarks: Sequence[Bookmark]) -> list[Bloc
     blocks: list[Block] = []
     paragraph: list[Line] = []
     below: list[Line] = []  # footnotes, which follow the text of their section
-    pitch = _pitch(lines)
+    pitch = _Pitch(lines)
 
     def close() -> None:
         blocks.extend(_paragraph(paragraph, known))
@@ -77,7 +79,7 @@ def blocks_of(pages: Sequence[Page], bookmarks: Sequence[Bookmark]) -> list[Bloc
             below.append(line)
             at += 1
             continue
-        if paragraph and _begins(paragraph, line, pitch):
+        if paragraph and _begins(paragraph, line, pitch.of(paragraph[-1])):
             close()
         paragraph.append(line)
         at += 1
@@ -177,14 +179,21 @@ def _by_font(lines: Sequence[Line], at: int, body: float, levels: dict[float, in
     return n, 1 + number.group(1).count(".") if number else level
 
 
-def _pitch(lines: Sequence[Line]) -> float:
-    """The usual distance from one line's bottom to the next one's, in points."""
-    steps = [
-        a.bottom - b.bottom
-        for a, b in pairwise(lines)
-        if a.page == b.page and a.column == b.column and 0 < a.bottom - b.bottom < 4 * a.size
-    ]
-    return median(steps) if steps else 12.0
+class _Pitch:
+    """The usual distance from one line's bottom to the next one's, in points: of lines of this size on this page, or
+    where there are few, of this size in the document."""
+
+    def __init__(self, lines: Sequence[Line]) -> None:
+        steps: dict[tuple[int, float], list[float]] = {}
+        for a, b in pairwise(lines):
+            step = a.bottom - b.bottom
+            if a.page == b.page and a.column == b.column and a.size == b.size and 0 < step < 4 * a.size:
+                steps.setdefault((a.page, a.size), []).append(step)
+                steps.setdefault((0, a.size), []).append(step)
+        self._usual = {at: median(found) for at, found in steps.items() if len(found) >= FEW_STEPS}
+
+    def of(self, line: Line) -> float:
+        return self._usual.get((line.page, line.size)) or self._usual.get((0, line.size)) or LINE_SPACING * line.size
 
 
 def _is_row(line: Line) -> bool:

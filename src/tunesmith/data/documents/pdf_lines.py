@@ -10,6 +10,7 @@ import ctypes
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from tunesmith.core.extras import need
@@ -19,6 +20,7 @@ MONOSPACED = re.compile(r"mono|courier|consol|menlo|typewriter|x[a-z]{0,2}tt|cmt
 BOLD = re.compile(r"bold|black|heavy|semib|demi", re.I)
 HYPHEN = "\x02"  # PDFium's mark for a hyphen at the end of a line
 GAP = 1.8  # of the font size: a wider gap inside a line parts columns or cells
+TOUCHING = 0.1  # of the font size
 SAME_LINE = 0.5  # of the font size: lines that overlap so much in height are one line
 GUTTER = 0.012  # of the page's width, at least
 COLUMN_LINES = 4  # a column has at least so many lines
@@ -214,9 +216,17 @@ def _beside(first: Line, line: Line) -> bool:
 
 
 def _joined(row: Sequence[Line], column: int) -> Line:
+    """The pieces as one line. What touches is one word (a raised letter); what a wide gap parts is a cell."""
     longest = max(row, key=lambda line: len(line.text))
+    cells = [row[0].text]
+    for before, piece in pairwise(row):
+        gap = piece.left - before.right
+        if gap > GAP * longest.size:
+            cells.append(piece.text)
+        else:
+            cells[-1] += ("" if gap < TOUCHING * longest.size else " ") + piece.text
     return Line(
-        text=" ".join(line.text for line in row),
+        text=" ".join(cells),
         left=row[0].left,
         right=max(line.right for line in row),
         bottom=min(line.bottom for line in row),
@@ -226,5 +236,5 @@ def _joined(row: Sequence[Line], column: int) -> Line:
         bold=all(line.bold for line in row),
         page=longest.page,
         column=column,
-        cells=tuple(line.text for line in row) if len(row) > 1 else (),
+        cells=tuple(cells) if len(cells) > 1 else (),
     )

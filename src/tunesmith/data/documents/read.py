@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from tunesmith.core.errors import InputError
-from tunesmith.data.documents.blocks import Extracted, Unreadable
+from tunesmith.data.documents.blocks import Extracted, Removed, Unreadable
 from tunesmith.data.documents.glossary import (
     looks_like_foldoc,
     looks_like_terms,
@@ -35,6 +35,8 @@ def extract(file: SourceFile, layouts: Sequence[tuple[str, str]]) -> Extracted:
         found = _read(file, data, named)
     except RecursionError as e:
         raise Unreadable("too_deep", "its parts are nested too deep", "simplify it") from e
+    if not found.blocks and not found.removed:
+        found.removed.append(Removed(reason="no_text", text="", detail="there is no text in it"))
     found.title = found.title or PurePosixPath(file.name).name.split(".")[0]
     return found
 
