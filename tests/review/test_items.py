@@ -32,14 +32,15 @@ def test_uncertainty_is_one_minus_the_largest_probability() -> None:
     assert least_confidence((0.25, 0.25, 0.25, 0.25)) == 0.75
 
 
-def test_doubts_keep_their_rank_and_show_both_labels() -> None:
-    rows = {f"row{n}": row(n, f"t{n}") for n in (1, 2)}
+def test_doubts_keep_their_rank_their_first_id_and_both_labels(tmp_path: Path) -> None:
+    write_lines(tmp_path / "rows.jsonl", [row(n, f"t{n}") for n in (1, 2, 3)])
     doubts = [
-        {"id": "row2", "given": "sports", "suggested": "science", "confidence": 0.98},
-        {"id": "row1", "given": "a"},
+        {"row": came, "id": id, "given": "sports", "suggested": "science", "probability_suggested": p, "score": 1 - p}
+        for came, id, p in (("came2", "row2", 0.98), ("row1", "row1", 0.7))
     ]
-    items = doubted_items(rows, doubts)
-    assert [i.id for i in items] == ["row2", "row1"]
+    write_lines(tmp_path / "label_errors.jsonl", doubts)
+    items = doubted_items(tmp_path)
+    assert [(i.id, i.text) for i in items] == [("came2", "t2"), ("row1", "t1")]
     assert (items[0].given, items[0].suggested, items[0].confidence) == ("sports", "science", 0.98)
 
 
@@ -52,13 +53,12 @@ def test_pairs_come_with_the_passage_they_were_made_from(tmp_path: Path) -> None
         "completion": "It installs packages",
         "source": source,
         "how": "faq",
+        "support": {"missing": ["7"]},
     }
     write_lines(tmp_path / "pairs.jsonl", [pair])
     (item,) = pair_items(tmp_path, tmp_path)
     assert item.kind == "pair" and item.source.passage == "dpkg installs packages" and item.source.page == 3
-    assert item.source.heading == ("Tools", "dpkg")
-    write_lines(tmp_path / "pairs.jsonl", [pair | {"completion": "Nothing"}])
-    assert pair_items(tmp_path, tmp_path)[0].id != item.id  # a judgment holds for the text that was judged
+    assert item.source.heading == ("Tools", "dpkg") and item.id == "x" and item.missing == ("7",)
 
 
 def test_supported_words_are_marked_as_phrases() -> None:

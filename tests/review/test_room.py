@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 from typing import Any
 
 import pytest
 
-from tests.review.rooms import LABELS, Clock, Memory, asked, room, rules, say, texts
+from tests.review.rooms import LABELS, Clock, Memory, asked, pairs, room, rules, say, texts
 from tunesmith.core.errors import InputError, StorageError
 from tunesmith.metrics.agreement import Ratings, krippendorff_alpha, percent_agreement
 from tunesmith.review.items import Item
@@ -190,6 +191,7 @@ def test_judgments_without_meaning_are_refused_and_not_kept(changes: dict[str, A
         ("approve", "yes", "takes no value"),
         ("label", "sports", "no meaning in a queue of pairs"),
         ("adjudicate", {"verb": "label"}, "a ruling on a pair"),
+        ("correct", "approve", "has a prompt and a completion"),
     ],
 )
 def test_pairs_take_their_own_verbs(verb: str, value: Any, message: str) -> None:
@@ -322,3 +324,32 @@ def test_mistakes_in_the_rules_are_said() -> None:
             rules(**changes)
     with pytest.raises(InputError, match="1 ids are on several items"):
         Queue(rules(), [*texts(2), texts(1)[0]])
+
+
+def test_intervals_of_many_votes_are_computed_beside_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.review.room.AT_ONCE", 10)
+    room_ = room(20, overlap=1.0)
+    for who in ("ann", "ben"):
+        finish(room_, who, lambda i: "sports" if i < "item010" else "science")
+    first = room_.overview()["queues"][0]
+    assert first["progress"]["agreement"]["alpha"] == 1.0
+    for thread in threading.enumerate():
+        if thread.name == "agreement":
+            thread.join(20)
+    measures = room_.overview()["queues"][0]["measures"]
+    assert measures["items_rated_twice"] == 20 and measures["measures"]["krippendorff"]["value"] == 1.0
+
+
+def test_people_who_disagree_on_a_pair_are_ruled_on_and_equal_corrections_agree() -> None:
+    queue = Queue(rules(name="pairs", kind="pair", labels=(), overlap=1.0, order="listed"), pairs(4))
+    room_ = Room("r", [queue], Memory())
+    fixed = {"prompt": "What?", "completion": "That."}
+    for who, last in (("ann", fixed), ("ben", fixed | {"completion": "This."})):
+        say(room_, who, "approve" if who == "ann" else "reject", "pair000", queue="pairs")
+        say(room_, who, "correct", "pair001", fixed, queue="pairs")
+        say(room_, who, "correct", "pair002", last, queue="pairs")
+        say(room_, who, "approve", "pair003", queue="pairs")
+    assert [d["id"] for d in room_.ask_disputes("olga", "pairs")["items"]] == ["pair000", "pair002"]
+    say(room_, "olga", "adjudicate", "pair000", {"verb": "reject"}, queue="pairs")
+    say(room_, "olga", "adjudicate", "pair002", {"verb": "correct", **fixed}, queue="pairs")
+    assert room_.ask_disputes("olga", "pairs")["progress"]["disputes"] == 0

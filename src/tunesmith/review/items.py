@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
-from tunesmith.core.canonical import content_id, read_lines
+from tunesmith.core.canonical import read_lines
 from tunesmith.core.nouns import Message, Row
 from tunesmith.review.judgment import Kind
 
@@ -36,6 +35,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     given: str = ""  # the label it has now, where that is in doubt
     suggested: str = ""  # the label that a model would give
     confidence: float | None = None  # of the suggestion, 0 to 1
+    missing: tuple[str, ...] = ()  # numbers and names of an answer that its passage lacks
     uncertainty: float | None = None  # the higher, the sooner it is asked; None: last
     source: Source = Source()
 
@@ -71,24 +71,26 @@ def label_items(
     return items
 
 
-def doubted_items(rows: Mapping[str, Row], doubts: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """Rows whose label is probably wrong, in the order of `doubts`: {id, given, suggested, confidence}."""
-    items = []
-    for doubt in doubts:
-        row = rows[doubt["id"]]
-        items.append(
-            Item(
-                id=row.id,
-                kind="label",
-                text=row.example.input,
-                messages=_before(row),
-                given=doubt["given"],
-                suggested=doubt.get("suggested", ""),
-                confidence=doubt.get("confidence"),
-                source=Source(file=row.file, line=row.line),
-            )
+def doubted_items(examples: Path) -> list[Item]:
+    """The probable label errors of a folder (label_errors.jsonl of the stage label), the most suspect first.
+
+    An item has the id that its row had when it came in: judgments are looked up by that one.
+    """
+    doubts = {d["id"]: d for d in read_lines(examples / "label_errors.jsonl")}
+    rows = {row.id: row for row in read_lines(examples / "rows.jsonl", Row) if row.id in doubts}
+    return [
+        Item(
+            id=doubt["row"],
+            kind="label",
+            text=rows[id].example.input,
+            messages=_before(rows[id]),
+            given=doubt["given"],
+            suggested=doubt["suggested"],
+            confidence=doubt["probability_suggested"],
+            source=Source(file=rows[id].file, line=rows[id].line),
         )
-    return items
+        for id, doubt in doubts.items()
+    ]
 
 
 def pair_items(pairs: Path, passages: Path | None) -> list[Item]:
@@ -101,10 +103,11 @@ def pair_items(pairs: Path, passages: Path | None) -> list[Item]:
         source = pair["source"]
         items.append(
             Item(
-                id=content_id({k: pair[k] for k in ("id", "prompt", "completion")}),
+                id=pair["id"],
                 kind="pair",
                 prompt=pair["prompt"],
                 completion=pair["completion"],
+                missing=tuple(pair.get("support", {}).get("missing", ())),
                 source=Source(
                     file=source.get("file", ""),
                     page=source.get("page"),

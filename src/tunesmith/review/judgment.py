@@ -27,7 +27,9 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
     queue: str
     item: str
     verb: Verb
-    value: Any = None  # a label; {"prompt", "completion"} of a corrected pair; the id that an undo takes back
+    # a label; {"prompt", "completion"} of a corrected pair; the id that an undo takes back; a ruling on a pair is
+    # {"verb": "approve" | "reject"} or {"verb": "correct", "prompt", "completion"}
+    value: Any = None
     reason: str = ""
     seconds: float = 0.0  # from the item's being shown to the verdict
 

@@ -24,6 +24,7 @@ from tunesmith.review.support import parts
 AHEAD = 3  # items a page holds: the one shown and those that appear at once after a keypress
 RESAMPLES = 500  # of the overview's intervals
 STALE = 0.01  # share of new verdicts from which on intervals are computed anew
+AT_ONCE = 1_000  # votes whose intervals take milliseconds; of more they are computed beside the page
 
 
 class Journal(Protocol):
@@ -51,7 +52,8 @@ class Room:
         self._now = now
         self._lock = threading.RLock()
         self._kept: dict[str, Judgment] = {}
-        self._measured: dict[str, tuple[int, dict[str, Any] | None]] = {}  # queue -> (votes then, facts)
+        self._measured: dict[str, tuple[int, dict[str, Any]]] = {}  # queue -> (votes then, facts)
+        self._measuring: set[str] = set()
         self._people = People(journal.annotators())
         self.elsewhere = 0  # judgments of queues that this room does not have
         for kept in journal.list():
@@ -176,12 +178,23 @@ class Room:
         return facts | {"measures": self._measures(queue.rules.name, votes)}
 
     def _measures(self, queue: str, votes: list[tuple[str, str, str]]) -> dict[str, Any] | None:
-        """Agreement with intervals. Not under the lock: resampling takes longer than a judgment may wait."""
-        then, facts = self._measured.get(queue, (-1, None))
-        if abs(len(votes) - then) > STALE * len(votes) or then < 0:
-            facts = agreement_facts(Ratings.of_votes(votes), scale="nominal", resamples=RESAMPLES) if votes else None
-            self._measured[queue] = (len(votes), facts)
+        """Agreement with intervals: the newest there is. Never under the lock, as resampling takes its time."""
+        then, facts = self._measured.get(queue, (0, None))
+        if abs(len(votes) - then) <= STALE * len(votes) or queue in self._measuring:
+            return facts
+        self._measuring.add(queue)
+        if len(votes) <= AT_ONCE:
+            return self._measure(queue, votes)
+        threading.Thread(target=self._measure, args=(queue, votes), name="agreement", daemon=True).start()
         return facts
+
+    def _measure(self, queue: str, votes: list[tuple[str, str, str]]) -> dict[str, Any]:
+        try:
+            facts = agreement_facts(Ratings.of_votes(votes), scale="nominal", resamples=RESAMPLES)
+            self._measured[queue] = (len(votes), facts)
+            return facts
+        finally:
+            self._measuring.discard(queue)
 
     def _queue(self, name: str) -> Queue:
         found = self._queues.get(name)

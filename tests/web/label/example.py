@@ -50,13 +50,16 @@ def pairs(n: int) -> list[Item]:
             prompt="Why must maintainer scripts be idempotent?" + (f" ({i})" if i else ""),
             completion="Because dpkg may run the script again after it fails for any reason, and the second invocation "
             "must not fail where the first one had succeeded. Debian policy forbids more than three attempts.",
+            missing=("three", "Debian"),
             source=source,
         )
         for i in range(n)
     ]
 
 
-def example_room(journal: Journal, *, n: int = 60, pairs_n: int = 6, hostile: str = "", **rules: Any) -> Room:
+def example_room(
+    journal: Journal, *, n: int = 60, pairs_n: int = 6, hostile: str = "", pairs_overlap: float = 0.0, **rules: Any
+) -> Room:
     labelled = tickets(n)
     if hostile:
         labelled = [Item(id="hostile", kind="label", text=hostile, suggested="billing", source=Source(file=hostile))]
@@ -76,7 +79,13 @@ def example_room(journal: Journal, *, n: int = 60, pairs_n: int = 6, hostile: st
             labelled,
         ),
         Queue(
-            QueueRules(name="pairs", kind="pair", title="Is this answer right, by its passage?", order="listed"),
+            QueueRules(
+                name="pairs",
+                kind="pair",
+                title="Is this answer right, by its passage?",
+                order="listed",
+                overlap=pairs_overlap,
+            ),
             pairs(pairs_n),
         ),
         Queue(

@@ -60,7 +60,7 @@ def open_page(browser: Any) -> Any:
 
 
 def item(page: Any) -> str:
-    return page.get_attribute("form.judge", "data-item")
+    return page.evaluate("() => document.querySelector('form.judge')?.dataset.item")
 
 
 def saved(page: Any) -> None:
@@ -207,6 +207,31 @@ def test_pairs_are_approved_rejected_and_edited_beside_their_passage(serve: Serv
         "prompt": "Why must maintainer scripts be idempotent? (2)",
         "completion": "So that dpkg can run them again.",
     }
+
+
+def test_people_disagree_on_pairs_and_the_owner_takes_one_correction(serve: Serve, open_page: Any) -> None:
+    live = serve(pairs_n=3, pairs_overlap=1.0)
+    fixed = {"prompt": "Why?", "completion": "So that dpkg can run them again."}
+    for n, (a, b) in enumerate([("approve", "correct"), ("approve", "reject"), ("reject", "approve")]):
+        for who, verb in (("ann", a), ("ben", b)):
+            said = {"id": f"{who}said{n}", "queue": "pairs", "item": f"pair{n:04d}", "verb": verb}
+            live.room.judge(who, said | {"value": fixed if verb == "correct" else None})
+    page = open_page(f"{live.base}/q/pairs/disputes")
+    assert "ann approved it" in page.inner_text(".votes") and fixed["completion"] in page.inner_text(".votes")
+    before = item(page)
+    page.click("text=Take ben")
+    page.wait_for_function("b => document.querySelector('form.judge').dataset.item !== b", arg=before)
+    press(page, "r")
+    page.keyboard.press("e")
+    page.fill("[name=completion]", "Short.")
+    press(page, "Control+Enter")
+    press(page, "u")
+    press(page, "a")
+    saved(page)
+    rulings = [v for _, _, verb, v in live.said("pairs") if verb == "adjudicate"]
+    assert rulings[0] == {"verb": "correct", **fixed} and rulings[1] == {"verb": "reject"}
+    assert rulings[2]["completion"] == "Short." and rulings[3] == {"verb": "approve"}
+    assert "No disagreement" in page.inner_text("#done")
 
 
 def test_a_doubted_label_is_kept_or_corrected(serve: Serve, open_page: Any) -> None:

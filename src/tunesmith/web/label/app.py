@@ -133,9 +133,9 @@ def _label_routes(app: FastAPI, room: ReviewRoom, queues: dict[str, dict[str, An
     @app.post("/q/{queue}")
     async def label_by_form(request: Request, person: Someone, queue: str) -> Response:
         fields = _form(await request.body())
-        _queue(queues, queue)
+        kind = _queue(queues, queue)["kind"]
         try:
-            await run_in_threadpool(_judge, room, person, _draft(fields, queue))
+            await run_in_threadpool(_judge, room, person, _draft(fields, queue, kind))
         except InputError as e:
             return await run_in_threadpool(page, person, queue, str(e), 409)
         return RedirectResponse(f"/q/{queue}", 303)
@@ -171,12 +171,12 @@ def _dispute_routes(app: FastAPI, room: ReviewRoom, queues: dict[str, dict[str, 
     @app.post("/q/{queue}/disputes")
     async def adjudicate_by_form(request: Request, person: Owner, queue: str) -> Response:
         fields = _form(await request.body())
-        _queue(queues, queue)
+        kind = _queue(queues, queue)["kind"]
         try:
             if "later" in fields:
                 await run_in_threadpool(room.put_off, person.name, queue, fields.get("item", ""))
             else:
-                await run_in_threadpool(_judge, room, person, _draft(fields, queue))
+                await run_in_threadpool(_judge, room, person, _draft(fields, queue, kind))
         except InputError as e:
             return await run_in_threadpool(page, person, queue, str(e), 409)
         return RedirectResponse(f"/q/{queue}/disputes", 303)
@@ -254,18 +254,18 @@ def _form(body: bytes) -> dict[str, str]:
     return {name: values[-1] for name, values in fields.items()}
 
 
-def _draft(fields: dict[str, str], queue: str) -> dict[str, Any]:
+def _draft(fields: dict[str, str], queue: str, kind: str) -> dict[str, Any]:
     """The button that was pressed is the verb; its value, the fields beside it, or nothing is the value."""
     verb = next((v for v in VERBS if v in fields), None)
     if verb is None:
         raise InputError("no button was pressed")
     value: Any = fields[verb]
-    edited = {"prompt": fields.get("prompt", ""), "completion": fields.get("completion", "")}
     if verb in ("approve", "reject", "skip"):
         value = None
-    elif value == "edited":
-        value = edited if verb == "correct" else {"verb": "correct", **edited}
-    elif verb == "adjudicate" and value.startswith("{"):
+    elif kind == "pair" and value == "edited":
+        value = {"prompt": fields.get("prompt", ""), "completion": fields.get("completion", "")}
+        value |= {"verb": "correct"} if verb == "adjudicate" else {}
+    elif kind == "pair" and verb == "adjudicate" and value.startswith("{"):
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):

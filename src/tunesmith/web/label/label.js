@@ -3,6 +3,7 @@
 "use strict";
 const $ = id => document.getElementById(id);
 const room = $("room").dataset, disputes = Boolean(room.disputes);
+const isPair = $("room").classList.contains("pair");
 const prefix = `tunesmith/${room.room}/${room.person}/`;
 const path = `/api/q/${encodeURIComponent(room.queue)}${disputes ? "/disputes" : ""}`;
 let items = room.first ? [{ id: room.first, html: $("item").innerHTML }] : [];  // [0] is on the screen
@@ -62,7 +63,7 @@ async function send() {
         continue;
       }
       if ([401, 403].includes(error.status)) return state("your link no longer works; ask for a new one", true);
-      state(`${queue.length} waiting in this browser; the server can't be reached`, true);
+      state(`${queue.length} waiting in this browser; ${error.status ? error.message : "the server can't be reached"}`, true);
       timer = setTimeout(flush, delay = Math.min(delay * 2, 15000));
       return;
     }
@@ -205,8 +206,8 @@ function press(form, button) {
   }
   if (verb === "approve" || verb === "reject") return say(verb, null, "", verb === "approve" ? "approved" : "rejected");
   if (verb === "correct" && button.value === "edited") return say(verb, edited(), "", "corrected");
-  if (verb === "adjudicate" && button.value === "edited") return say(verb, { verb: "correct", ...edited() }, "", "ruled");
-  if (verb === "adjudicate" && button.value.startsWith("{")) return say(verb, JSON.parse(button.value), "", label);
+  if (verb === "adjudicate" && button.value === "edited") return say(verb, { verb: "correct", ...edited() }, "", "corrected");
+  if (verb === "adjudicate" && isPair && button.value.startsWith("{")) return say(verb, JSON.parse(button.value), "", label);
   return say(verb, button.value, "", label);
 }
 
