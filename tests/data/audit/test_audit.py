@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -124,6 +125,20 @@ def test_every_text_of_a_row_is_read(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_the_name_of_a_class_is_nobody_s(tmp_path: Path) -> None:
+    found = run_audit(tmp_path, rows_of([(MAIL, "desk@corp.org"), (CLEAN, "other")]), policies=everything("redact"))
+    assert [r.target for r in found.rows] == ["desk@corp.org", "other"] and len(found.of("email")) == 1
+
+
+def test_an_extracted_record_stays_json(tmp_path: Path) -> None:
+    before = row("My card is 4111111111111111, ok?", '{"card": 4111111111111111, "ok": true}')
+    for policy in ("redact", "pseudonym"):
+        found = run_audit(tmp_path / policy, [before], kind="extract", policies=everything(policy))
+        record = json.loads(found.rows[0].target)
+        assert record["ok"] is True and str(record["card"]) in found.texts[0]
+        assert "4111111111111111" not in found.texts[0] + found.rows[0].target
+
+
 def test_a_group_that_is_somebodys_address_keeps_its_rows_together(tmp_path: Path) -> None:
     rows = [row(f"text {i}", line=i, group=f"{who}@corp.org") for i, who in enumerate(("jo", "ann", "jo"))]
     found = run_audit(tmp_path, rows, policies=everything("redact"))
@@ -157,7 +172,11 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=int(os.environ.get("AUDIT_EXAMPLES", "150")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(st.lists(PIECES, max_size=12), st.sampled_from(["redact", "pseudonym"]), st.sampled_from(["", " "]))
 def test_what_was_replaced_is_found_no_more(pieces: list[str], policy: str, between: str) -> None:
     personal = personal_of(audit_spec(policies=everything(policy)))

@@ -10,7 +10,7 @@ from stdnum import iban as stdnum_iban
 from stdnum import luhn as stdnum_luhn
 
 from tunesmith.data.audit.catalogue import PII_KINDS
-from tunesmith.data.audit.pseudonyms import Pseudonyms, is_pseudonym
+from tunesmith.data.audit.pseudonyms import Pseudonyms, pseudonyms_of
 from tunesmith.data.audit.spans import Span
 
 VALUES = {
@@ -36,16 +36,17 @@ def of(kind: str, written: str, salt: str = "pepper") -> str:
 def test_consistent_keyed_and_recognized(kind: str) -> None:
     new = of(kind, VALUES[kind])
     assert new == of(kind, VALUES[kind]) != VALUES[kind]
-    assert is_pseudonym(kind, new) and not is_pseudonym(kind, VALUES[kind])
+    ours = pseudonyms_of([kind])
+    assert ours.fullmatch(new) and not ours.search(VALUES[kind])
     if kind not in ("birth_date", "mac"):  # a year stays the year; 256 hardware addresses may meet
         assert len({of(kind, VALUES[kind], salt) for salt in "abcdefgh"}) > 1
 
 
 def test_two_ways_of_writing_one_value_get_one_pseudonym() -> None:
     assert of("email", "JO.SMITH@corp.org") == of("email", VALUES["email"])
-    assert of("credit_card", "4111111111111111") == of("credit_card", VALUES["credit_card"]).replace("-", "")
+    assert of("credit_card", "4111111111111111") == of("credit_card", VALUES["credit_card"])
     assert of("phone", "+44 (0)20 7946 0958") == of("phone", "+442079460958")
-    assert of("iban", "de89370400440532013000") == of("iban", VALUES["iban"]).replace(" ", "")
+    assert of("iban", "de89370400440532013000") == of("iban", VALUES["iban"])
     assert of("name", "ada  lovelace") == of("name", "Ada Lovelace")
 
 

@@ -26,13 +26,13 @@ from tunesmith.data.audit.catalogue import PII_KINDS, REASONS, SETTINGS
 from tunesmith.data.audit.content import RowChecks
 from tunesmith.data.audit.language import UNDETERMINED
 from tunesmith.data.audit.personal import STRENGTH, Personal
-from tunesmith.data.audit.pseudonyms import Pseudonyms
+from tunesmith.data.audit.pseudonyms import Pseudonyms, pseudonyms_of
 from tunesmith.data.audit.reading import read
 from tunesmith.data.audit.scan import Scanner
 from tunesmith.data.audit.spans import Span, masked, masked_excerpt
 from tunesmith.data.audit.stages import AuditInputs, AuditOutputs, AuditSpec
 from tunesmith.data.audit.survey import Survey, survey_rows
-from tunesmith.data.audit.texts import is_json, parses, texts_of, with_texts
+from tunesmith.data.audit.texts import is_json, texts_of, with_texts
 from tunesmith.data.step import RowStep
 from tunesmith.data.write import LinesWriter
 
@@ -63,12 +63,13 @@ def audit(spec: AuditSpec, inputs: AuditInputs, work: Workspace) -> AuditOutputs
     survey = survey_rows(spec, inputs.examples / "rows.jsonl", work)
     checks = RowChecks(spec, survey)
     tally = Tally()
+    label = "target" if spec.kind == "classify" else ""  # the name of a class is nobody's
     with RowStep(inputs.examples, work, step="audit", restored=spec.restored) as out:
         with LinesWriter(out.folder / "findings.jsonl") as findings, LinesWriter(out.folder / COUNTER) as pairs:
             for i, row in enumerate(out.rows()):
                 texts = texts_of(row)
                 readings = [(name, read(text)) for name, text in texts]
-                hidden = {name: personal.find(reading) for name, reading in readings}
+                hidden = {name: personal.find(reading) for name, reading in readings if name != label}
                 found = [(name, span) for name, spans in hidden.items() for span in spans]
                 found += checks.find(row, readings, i)
                 kept = _treat(spec, personal, out, row, dict(texts), hidden, found)
@@ -103,7 +104,8 @@ def personal_of(spec: AuditSpec) -> Personal:
 
         names = presidio.finder()
     scanner = Scanner(frozenset(policies), spec.regions, names, spec.min_score)
-    return Personal(scanner, policies, Pseudonyms(spec.salt))
+    ours = pseudonyms_of(kind for kind, policy in policies.items() if policy == "pseudonym")
+    return Personal(scanner, policies, Pseudonyms(spec.salt), ours)
 
 
 def policy_of(spec: AuditSpec, kind: str) -> str:
@@ -129,7 +131,7 @@ def _findings(
             field=name,
             start=span.start,
             end=span.end,
-            excerpt=_shown(texts[name], span, hidden[name]),
+            excerpt=_shown(texts[name], span, hidden.get(name, [])),
             score=round(span.score, 6),
             done=policy_of(spec, span.kind),
         )
@@ -154,12 +156,12 @@ def _treat(
     if dropping:
         name, span = dropping[0]
         shown = Row(id="", messages=row.messages, target=row.target, file="", line=0, group="")
-        shown = with_texts(shown, {n: masked(t, hidden[n]) for n, t in texts.items() if hidden[n]})
+        shown = with_texts(shown, {name: masked(texts[name], spans) for name, spans in hidden.items() if spans})
         detail = f"{span.kind} at {name}" + (f" and {len(dropping) - 1} more" if len(dropping) > 1 else "")
         if out.leave_out(row, REASONS[span.kind], detail, shown=shown.example.input, keep_restored=False):
             return None
     changing = any(personal.policies[s.kind] in ("redact", "pseudonym") for spans in hidden.values() for s in spans)
-    changed = {name: _changed(personal, out, row, name, text) for name, text in texts.items()} if changing else {}
+    changed = {name: _changed(personal, out, row, name, texts[name]) for name in hidden} if changing else {}
     group = _group(personal, out, row)
     if group != row.group:
         changed["group"] = group
@@ -168,7 +170,7 @@ def _treat(
 
 def _changed(personal: Personal, out: RowStep, row: Row, name: str, text: str) -> str:
     """Both policies in turn until neither changes anything: a replacement can bring a word nearer to a number."""
-    json = is_json(name) and parses(text)
+    json = is_json(text)
     left = ["redact", "pseudonym"]
     while True:
         start = text
@@ -207,7 +209,7 @@ class Tally:
     first: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     last: dict[str, tuple[str, int]] = field(default_factory=dict)
     pairs: int = 0
-    pairs_written: int = 0
+    more_pairs: bool = False  # than could be written
 
     def add(self, finding: Finding) -> None:
         kind, place = finding.kind, (finding.file, finding.line)
@@ -223,11 +225,12 @@ class Tally:
                               "excerpt": finding.excerpt})  # fmt: skip
 
     def add_pairs(self, pairs: LinesWriter, row: Row, most: int) -> None:
+        if self.pairs >= most:
+            self.more_pairs = self.more_pairs or next(counterfactuals([row]), None) is not None
+            return
         for pair in counterfactuals([row]):
             self.pairs += 1
-            if self.pairs_written < most:
-                self.pairs_written += 1
-                pairs.write(pair)
+            pairs.write(pair)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -268,7 +271,7 @@ def facts(spec: AuditSpec, survey: Survey, tally: Tally) -> dict[str, Any]:
             "representation": survey.mentions.representation(),
             "tested": survey.associations_tested,
             "associations": [_plain(a) for a in survey.associations],
-            "counterfactuals": {"pairs": tally.pairs, "written": tally.pairs_written},
+            "counterfactuals": {"pairs": tally.pairs, "more": tally.more_pairs},
         }
     return found
 

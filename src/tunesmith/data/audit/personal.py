@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith.data.audit.pseudonyms import Pseudonyms, is_pseudonym
+from tunesmith.data.audit.pseudonyms import Pseudonyms
 from tunesmith.data.audit.reading import Reading, read
 from tunesmith.data.audit.scan import Scanner, surest
 from tunesmith.data.audit.spans import Span, replace_spans, resolve
@@ -23,16 +24,14 @@ class Personal:
     scanner: Scanner
     policies: Mapping[str, str]  # by kind
     pseudonyms: Pseudonyms
+    ours: re.Pattern[str]  # pseudonyms_of the kinds that get them
 
     def find(self, reading: Reading) -> list[Span]:
         """Spans that count, in order and apart. Where two overlap the stricter policy wins, then the surer kind."""
+        if self.ours.search(reading.text) is not None:
+            # what stands beside a pseudonym is read as if it were not there: an address may begin in a number
+            reading = read(self.ours.sub(lambda m: FILLER * len(m.group()), reading.text))
         candidates = self.scanner.find(reading)
-        if not candidates:
-            return []
-        ours = [s for s in candidates if self._is_ours(s, reading.text)]
-        if ours:  # what stands beside a pseudonym is read as if it were not there: an address may begin in a number
-            blanked = replace_spans(reading.text, resolve(ours, self._rank), lambda s: FILLER * (s.end - s.start))
-            candidates = self.scanner.find(read(blanked))
         return resolve(candidates, self._rank)
 
     def without(self, text: str, policy: str, *, json: bool = False) -> str:
@@ -53,6 +52,3 @@ class Personal:
 
     def _rank(self, span: Span) -> tuple[float, ...]:
         return (STRENGTH[self.policies[span.kind]], *surest(span))
-
-    def _is_ours(self, span: Span, text: str) -> bool:
-        return self.policies[span.kind] == "pseudonym" and is_pseudonym(span.kind, text[span.start : span.end])

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from tunesmith.data.audit.names import FAMILY_NAMES, GIVEN_NAMES
@@ -22,23 +22,28 @@ from tunesmith.data.audit.pii.ibans import LENGTHS, with_check_digits
 from tunesmith.data.audit.spans import Span
 
 _TEST_CARD = "424242"  # the range in which payment providers publish test numbers
-_PHONES = {  # country code -> fiction range as written (its `x` are chosen), and the digits it starts with
-    "1": ("+1 {nxx} 555 01xx", r"1[2-9]\d\d55501\d\d"),
-    "33": ("+33 6 39 98 xx xx", r"33639 98\d{4}"),  # ARCEP
-    "44": ("+44 7700 900xxx", r"447700900\d{3}"),  # Ofcom
-    "49": ("+49 30 23125xxx", r"493023125\d{3}"),  # BNetzA
-    "61": ("+61 491 570 xxx", r"61491570\d{3}"),  # ACMA
+_PHONES = {  # country code -> fiction range (its `x` are chosen)
+    "1": "+1 {nxx} 555 01xx",
+    "33": "+33 6 39 98 xx xx",  # ARCEP
+    "44": "+44 7700 900xxx",  # Ofcom
+    "49": "+49 30 23125xxx",  # BNetzA
+    "61": "+61 491 570 xxx",  # ACMA
 }
-_OURS: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"u-[a-z2-7]{12}@example\.com"),
-    "credit_card": re.compile(_TEST_CARD + r"\d{6,13}"),
-    "iban": re.compile(r"[A-Z]{2}\d\d(?:0|X){4}[A-Z0-9]+"),
-    "phone": re.compile("|".join(pattern.replace(" ", "") for _, pattern in _PHONES.values())),
-    "national_id": re.compile(r"ID-[A-Z2-7]{12}"),
-    "secret": re.compile(r"KEY-[A-Z2-7]{16}"),
-    "mac": re.compile(r"00005e0053[0-9a-f]{2}"),
-    "birth_date": re.compile(r".*"),
-    "address": re.compile(r"Placeholder Street \d{1,3}"),
+# exactly as they are made, so that they are known again whatever stands beside them
+_OURS: dict[str, str] = {
+    "email": r"u-[a-z2-7]{12}@example\.com",
+    "credit_card": rf"(?<!\d){_TEST_CARD}\d{{6,13}}(?!\d)",
+    "iban": r"(?<![A-Z0-9])[A-Z]{2}\d\d(?:0000|XXXX)\d{7,25}(?!\w)",
+    "phone": "|".join(
+        re.escape(shape).replace("x", r"\d").replace(r"\{n\d\d\}", r"[2-9]\d\d") for shape in _PHONES.values()
+    ),
+    "national_id": r"ID-[A-Z2-7]{12}",
+    "secret": r"KEY-[A-Z2-7]{16}",
+    "mac": r"00[:-]00[:-]5e[:-]00[:-]53[:-][0-9a-f]{2}",
+    "ip": r"(?:192\.0\.2|198\.51\.100|203\.0\.113)\.\d{1,3}|2001:db8::[0-9a-f:]+",
+    "birth_date": r"(?:19|20)\d\d-01-01",
+    "address": r"Placeholder Street \d{1,3}",
+    "name": rf"(?:(?:{'|'.join(GIVEN_NAMES)}) )?(?:{'|'.join(FAMILY_NAMES)})",
 }
 _NETS = tuple(ipaddress.ip_network(n) for n in ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"))
 _NET6 = ipaddress.ip_network("2001:db8::/32")
@@ -81,18 +86,9 @@ def normal(kind: str, written: str) -> str:
     return written
 
 
-def is_pseudonym(kind: str, written: str) -> bool:
-    """A value of the ranges that replacements are drawn from: a second pass leaves it alone."""
-    if kind == "ip":
-        address = ipaddress.ip_address(written.split("%")[0])
-        return any(address in net for net in (*_NETS, _NET6) if net.version == address.version)
-    if kind == "name":
-        return written.split()[-1] in FAMILY_NAMES
-    if kind == "birth_date":
-        return written.endswith("-01-01")
-    value = written.upper().replace(" ", "") if kind == "iban" else written
-    value = normal(kind, written) if kind in ("credit_card", "phone", "mac", "email") else value
-    return _OURS[kind].fullmatch(value) is not None
+def pseudonyms_of(kinds: Iterable[str]) -> re.Pattern[str]:
+    """Matches every replacement of these kinds that is made here: a second pass leaves them alone."""
+    return re.compile("|".join(f"(?:{_OURS[kind]})" for kind in sorted(kinds)) or r"(?!)")
 
 
 def _number(digest: bytes, below: int) -> int:
@@ -103,15 +99,9 @@ def _letters(digest: bytes, n: int) -> str:
     return base64.b32encode(digest).decode("ascii")[:n]
 
 
-def _shaped(written: str, digits: str) -> str:
-    """`digits` with the separators of `written`; both have the same number of digits."""
-    left = iter(digits)
-    return "".join(next(left) if c.isdigit() else c for c in written)
-
-
 def _card(digest: bytes, value: str, written: str) -> str:
     body = _TEST_CARD + f"{_number(digest, 10**13):013d}"[: len(value) - 7]
-    return _shaped(written, body + luhn_digit(body))
+    return body + luhn_digit(body)
 
 
 def _iban(digest: bytes, value: str, written: str) -> str:
@@ -119,15 +109,13 @@ def _iban(digest: bytes, value: str, written: str) -> str:
     (those that some countries have inside the account part are not)."""
     country = value[:2].upper()
     account = f"{_number(digest, 10**30):030d}"[: LENGTHS[country] - 8]
-    number = with_check_digits(country, ("XXXX" if value[4].isalpha() else "0000") + account)
-    left = iter(number)
-    return "".join(next(left) if c.isalnum() else c for c in written)
+    return with_check_digits(country, ("XXXX" if value[4].isalpha() else "0000") + account)
 
 
 def _phone(digest: bytes, value: str, written: str) -> str:
     n = _number(digest, 10**12)
     code = next((c for c in _PHONES if written.lstrip("(").startswith("+") and value.startswith(c)), "1")
-    shape = _PHONES[code][0].replace("{nxx}", str(200 + n // 10_000 % 800))
+    shape = _PHONES[code].replace("{nxx}", str(200 + n // 10_000 % 800))
     digits = iter(f"{n % 10_000:04d}")
     return "".join(next(digits) if c == "x" else c for c in shape)
 
@@ -140,8 +128,8 @@ def _ip(digest: bytes, value: str, written: str) -> str:
 
 
 def _mac(digest: bytes, value: str, written: str) -> str:
-    left = iter(f"00005e0053{_number(digest, 256):02x}")
-    return "".join(next(left) if c.isalnum() else c for c in written)
+    pairs = ["00", "00", "5e", "00", "53", f"{_number(digest, 256):02x}"]
+    return ("-" if "-" in written else ":").join(pairs)
 
 
 def _birth_date(digest: bytes, value: str, written: str) -> str:

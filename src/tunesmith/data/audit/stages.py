@@ -41,7 +41,7 @@ class AuditSpec:
     balance: Literal["off", "flag"]
     max_imbalance: float  # largest class over smallest
     bias: Literal["off", "flag"]  # group terms and labels; counterfactuals.jsonl
-    max_counterfactuals: int  # pairs written; more are counted
+    max_counterfactuals: int  # pairs written; audit.json says whether there were more
     alpha: float  # of the tests of association, after correction
 
 

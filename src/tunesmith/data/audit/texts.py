@@ -10,8 +10,6 @@ import msgspec
 
 from tunesmith.core.nouns import Message, Row
 
-_ARGUMENTS = re.compile(r"messages\[\d+\]\.tool_calls\[\d+\]\.arguments")
-
 
 def texts_of(row: Row) -> list[tuple[str, str]]:
     """Messages, arguments of tool calls, target, rejected answer and kept columns with text, in that order."""
@@ -49,22 +47,21 @@ def input_field(row: Row) -> str | None:
     return None if at is None else f"messages[{at}].content"
 
 
-def is_json(field: str) -> bool:
-    return _ARGUMENTS.fullmatch(field) is not None
+def is_json(text: str) -> bool:
+    """An object or a list in JSON: arguments of a tool call, an extracted record."""
+    if not text.lstrip().startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def inside_string(text: str, position: int) -> bool:
     """Is this position of a JSON text within a string?"""
     quotes = re.findall(r'(?<!\\)(?:\\\\)*"', text[:position])
     return len(quotes) % 2 == 1
-
-
-def parses(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _message(message: Message, i: int, changed: Mapping[str, str]) -> Message:

@@ -15,24 +15,26 @@ from tunesmith.data.audit.spans import Span
 
 _CAP = r"[A-ZÀ-ÞĀ-Ž][\w'’.\-]{0,24}"
 _NTH = r"\d{1,3}(?:st|nd|rd|th)"
-_STREETS = sorted(
-    word_set(
-        "Street St Avenue Ave Av Road Rd Lane Ln Drive Dr Boulevard Blvd Court Ct Place Pl Square Sq Way Terrace Ter "
-        "Parkway Pkwy Highway Hwy Circle Cir Crescent Close Grove Gardens Mews Trail Trl Plaza Alley Loop Skyway Freeway "
-        "Expressway Turnpike Crossing Crossroad Ridge Quay Wharf Row Hill Walk View Park Green Motorway Station Summit "
-        "Glen Glens Mount Mountain Mountains Hills Harbor Harbors Haven Springs Spring Shore Shores Meadow Meadows Manor "
-        "Manors Mall Village Villages Valley Valleys Union Unions Tunnel Track Throughway Stream Stravenue Route Rest Rapid "
-        "Rapids Ranch Radial Prairie Port Ports Points Point Plains Plain Pines Pine Pike Path Passage Parks Overpass Oval "
-        "Orchard Neck Mission Mills Mill Locks Lock Light Lights Land Landing Lakes Lake Knolls Knoll Keys Key Junction "
-        "Junctions Islands Island Isle Inlet Hollow Heights Gateway Garden Gate Forks Fork Forge Forges Forest Fords Ford "
-        "Flats Flat Fields Field Ferry Falls Extension Extensions Estate Estates Divide Dam Dale Curve Creek Crest Cove "
-        "Coves Course Corner Corners Common Club Cliff Cliffs Centers Center Causeway Cape Canyon Camp Bypass Burgs Burg "
-        "Brooks Brook Bridge Branch Bottom Bluffs Bluff Beach Bayou Arcade Annex Underpass Viaduct Vista Ville Well Wells "
-        "Via Rue Run Roads Drives Streets Squares Circles Lodge Straße Strasse"
-    ),
-    key=lambda w: (-len(w), w),
+_SURE = word_set(
+    "Street St Avenue Ave Av Road Rd Lane Ln Drive Dr Boulevard Blvd Ct Place Pl Square Sq Way Terrace Ter Parkway "
+    "Pkwy Highway Hwy Circle Cir Crescent Close Grove Gardens Mews Trail Trl Plaza Alley Skyway Freeway Expressway "
+    "Turnpike Quay Wharf Causeway Bypass Throughway Stravenue Overpass Underpass Viaduct Roads Drives Streets Squares "
+    "Straße Strasse"
 )
-_PLAIN = ("street", "st", "avenue", "ave", "road", "rd", "lane", "drive", "dr", "boulevard", "blvd", "court", "square",
+# street words of the United States' postal service that are names and things too: only with more of an address
+_UNSURE = word_set(
+    "Court Loop Crossing Crossroad Ridge Row Hill Walk View Park Green Motorway Station Summit Glen Glens Mount Mountain "
+    "Mountains Hills Harbor Harbors Haven Springs Spring Shore Shores Meadow Meadows Manor Manors Mall Village Villages "
+    "Valley Valleys Union Unions Tunnel Track Stream Route Rest Rapid Rapids Ranch Radial Prairie Port Ports Points Point "
+    "Plains Plain Pines Pine Pike Path Passage Parks Oval Orchard Neck Mission Mills Mill Locks Lock Light Lights Land "
+    "Landing Lakes Lake Knolls Knoll Keys Key Junction Junctions Islands Island Isle Inlet Hollow Heights Gateway Garden "
+    "Gate Forks Fork Forge Forges Forest Fords Ford Flats Flat Fields Field Ferry Falls Extension Extensions Estate "
+    "Estates Divide Dam Dale Curve Creek Crest Cove Coves Course Corner Corners Common Club Cliff Cliffs Centers Center "
+    "Cape Canyon Camp Burgs Burg Brooks Brook Bridge Branch Bottom Bluffs Bluff Beach Bayou Arcade Annex Vista Ville Well "
+    "Wells Via Rue Run Circles Lodge"
+)
+_STREETS = sorted(_SURE | _UNSURE, key=lambda w: (-len(w), w))
+_PLAIN = ("street", "st", "avenue", "ave", "road", "rd", "lane", "drive", "dr", "boulevard", "blvd", "square",
           "terrace", "parkway", "highway", "crescent", "close", "gardens", "mews")  # fmt: skip
 _STREET = "|".join(_STREETS)
 _JOIN = r"(?:,? ?\n? ?|\n ?, ?)"
@@ -45,7 +47,7 @@ _TOWN = r"[A-ZÀ-ÞĀ-Ž][^\W\d_]*(?:['’.\-][^\W\d_]+)*\.?(?!\w)"  # no digits
 _TOWNS = rf"(?:(?:, ?\n? ?|\n ?(?:, ?)?){_TOWN}(?: (?:of |de |am |on |upon )?{_TOWN}){{0,3}}){{0,3}}"
 _TAIL = rf"{_UNIT}{{0,2}}{_TOWNS}(?:{_JOIN}{_CODE}\b)?"
 _NUMBERED = re.compile(
-    rf"(?<![\w.,/-])\d{{1,6}}[A-Za-z]?(?:[-/]\d{{1,4}})? (?:(?:{_CAP}|{_NTH}) ){{1,4}}?(?:{_STREET})\b\.?{_TAIL}"
+    rf"(?<![\w.,/-])\d{{1,6}}[A-Za-z]?(?:[-/]\d{{1,4}})? (?:(?:{_CAP}|{_NTH}) ){{1,4}}?(?P<street>{_STREET})\b\.?(?P<tail>{_TAIL})"
 )
 _LOWER = re.compile(
     rf"(?<![\w.,/-])\d{{1,6}}[a-z]? (?:[\w'’.]{{2,20}} ){{1,3}}?(?:{'|'.join(_PLAIN)})\b"
@@ -59,6 +61,7 @@ _CONTEXT_WORDS = word_set(
 )
 _PLAIN_WORDS = frozenset(_PLAIN)
 _BOX_WORDS = frozenset(("box", "postfach", "usns", "usnv", "usnumber", "pobox"))
+_COURT_REPORT = re.compile(r"\d{1,4} (?:S|L|F|N|P)\. ?\w{0,3}\.? ?(?:Ct|Ed|Supp)")  # "131 S. Ct. 856"
 _AFTER_STREET = re.compile(r" [0-9]{1,4}(?![\w.,]*\d)")
 _START = re.compile(r"\d[A-Za-z]? [A-ZÀ-ÞĀ-Ž\d]|/\d{1,4} [A-ZÀ-Þ]")  # a house number and a name
 _GERMAN_WORDS = ("straße", "strasse", "str.", "weg ", "platz ", "allee ", "gasse ", "ufer ", "damm ", "steig ")
@@ -81,7 +84,9 @@ def find(reading: Reading) -> Iterator[Span]:
     context = not _CONTEXT_WORDS.isdisjoint(vocabulary)
     if _START.search(text) is not None:
         for m in _NUMBERED.finditer(text):
-            yield _span(m, "street", 0.8)
+            sure = m["street"] in _SURE or len(m["tail"]) > 2 or _has_context(text, m.start())
+            if sure and not _COURT_REPORT.match(text, m.start()):
+                yield _span(m, "street", 0.8)
         for m in _HOUSED.finditer(text) if context else ():
             if _has_context(text, m.start()):
                 yield _span(m, "street", 0.6)

@@ -23,7 +23,7 @@ _VERSION_AFTER = re.compile(r"[-~+][\w~]")
 
 
 def find_ip(text: str) -> Iterator[Span]:
-    """Public and private addresses, not loopback, not 0.0.0.0; "version 1.2.3.4" is a version."""
+    """Public and private addresses, not loopback, not 0.0.0.0, not netmasks; "version 1.2.3.4" is a version."""
     if text.count(".") >= 3:
         for m in _V4.finditer(text):
             lead = text[m.start() - 1 : m.start()]
@@ -55,4 +55,4 @@ def _is_host(written: str) -> bool:
         address = ipaddress.ip_address(written)
     except ValueError:
         return False
-    return not (address.is_loopback or address.is_unspecified)
+    return not (address.is_loopback or address.is_unspecified or written.startswith("255."))

@@ -23,7 +23,7 @@ REACH = 40  # characters in which a context word counts
 _AFTER = re.compile(r"^[\s\-–(,]{0,3}(?:office|fax|mobile|cell|home|work|desk|phone|tel)\b")
 _OTHER = re.compile(
     r"\b(?:orders?|invoice|account|acct|ticket|case|ref(?:erence)?|tracking|serial|isbn|issn|version|"
-    r"patent|policy|order no|bug|issue|size|bytes|checksum|card|ssn|iban|zip|postcode|id)\b[^a-z]{0,12}$"
+    r"patent|policy|order no|bug|issue|size|bytes|checksum|nos?\.?|nr\.?|wl|§|usc|section|page|card|ssn|iban|zip|postcode|id)\b[^a-z]{0,12}$"
 )
 _NANP = re.compile(r"(?:(?:\+|00)?1[ .\-]?)?(?:\(\d{3}\) ?|\d{3}[ .\-]|\d{3}-)\d{3}[ .\-]?\d{4}")
 _DATE = re.compile(
@@ -64,14 +64,20 @@ def _judge(text: str, run: Run, end: int, regions: tuple[str, ...]) -> tuple[flo
     if _QUAD.fullmatch(written) or _OTHER.search(ahead):
         return 0.0, ""
     if _NANP.fullmatch(written) and not written.isdigit():
-        return (0.9 if context else 0.75), "nanp"
+        mixed = "." in written and "-" in written  # "DFARS 252.227-7013"
+        return (0.9, "nanp") if context else (0.0 if mixed else 0.75, "nanp")
     if len(run.digits) > 15:
         return 0.0, ""
     separated = not written.isdigit()
     plausible = written.startswith(("0", "(0", "(")) and separated
     if plausible and not _NUMBER.fullmatch(written) and any(_validity(written, region) == 2 for region in regions):
         return (0.9 if context else 0.6), "national"
-    if context and not (_NUMBER.fullmatch(written) and "." in written) and len(run.digits) <= 13:
+    if (
+        context
+        and ". " not in written
+        and not (_NUMBER.fullmatch(written) and "." in written)
+        and len(run.digits) <= 13
+    ):
         return 0.6 + 0.1 * separated, "local"
     return 0.0, ""
 
