@@ -35,7 +35,7 @@ def main() -> None:
     write_north(folder / "exports" / "north.csv", north, rng)
     write_south(folder / "exports" / "south.jsonl.gz", [*south, *exam[:12]], rng)
     write_west(folder / "exports" / "west.parquet", west, rng)
-    lines = [json.dumps({"text": r["description"]}, ensure_ascii=False) for r in exam]
+    lines = [json.dumps({"description": r["description"]}, ensure_ascii=False) for r in exam]
     (folder / "held-out" / "2025.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"wrote {folder}/exports (north.csv, south.jsonl.gz, west.parquet) and {folder}/held-out/2025.jsonl")
 

@@ -44,7 +44,9 @@ def curve(context: Context, *, points: int = 6, repeats: int = 8, classes: int =
     return Facts(facts=facts, words=curve_words)
 
 
-def compare(context: Context, sample: Path, *, most_rows: int = 5_000, permutations: int = 200) -> Facts:
+def compare(
+    context: Context, sample: Path, *, text: str | None = None, most_rows: int = 5_000, permutations: int = 200
+) -> Facts:
     """Raises InputError if there is no such file."""
     if not sample.is_file():
         raise InputError(
@@ -53,7 +55,7 @@ def compare(context: Context, sample: Path, *, most_rows: int = 5_000, permutati
     dataset = walk(context, "prepare").dataset_id
     held = context.ledger.add_files("source", {sample.name: sample}, move=False).id
     spec = CompareSpec(
-        text=context.task.text, most_rows=most_rows, permutations=permutations, terms=12, seed=context.settings.data.seed
+        text=text or context.task.text, most_rows=most_rows, permutations=permutations, terms=12, seed=context.settings.data.seed
     )  # fmt: skip
     inputs = {"dataset": dataset, "sample": held}
     run = execute(context.ledger, COMPARE, spec, inputs, progress=context.progress, stop=context.stop)
