@@ -132,7 +132,8 @@ def _without_forwarded(lines: list[str]) -> list[str]:
         if not any(before.strip() for before in lines[:start]):
             return _after_fields(lines, i)
         ends = (k + 1 for k in range(i + 1, len(lines)) if _FORWARD_ENDS.match(lines[k]))
-        return lines[:start] + lines[next(ends, len(lines)) :]
+        end = next(ends, len(lines))
+        return _closed_up(lines, [start <= k < end for k in range(len(lines))])
     return lines
 
 

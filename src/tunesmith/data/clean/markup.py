@@ -171,7 +171,7 @@ class _Writer:
 def _character(match: re.Match[str]) -> str:
     said = entities.unescape(match[0])
     if said == "&":  # safe where it does not begin another entity
-        following = "&" + match.string[match.end() : match.end() + 32]
+        following = "&" + match.string[match.end() : match.end() + 32].partition("&")[0]
         return said if entities.unescape(following) == following else match[0]
     return match[0] if any(c in said for c in "<>&") else said
 
