@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import random
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -28,6 +32,25 @@ JSONL = [
     b'{"prompt":"P","completion":" C"}\r\n',
     b'{"text":"t","label":"x","group":3,"score":1.5e3,"tags":[null,true,{"a":{}}]}\n',
     b'{"conversations":[{"from":"human","value":"Hi"},{"from":"gpt","value":"Hello"}]}\n',
+    b'{"messages":[{"role":"user","content":"W?"},{"role":"assistant","content":null,"tool_calls":[{"id":"c","type":"function",'
+    b'"function":{"name":"f","arguments":"{\\"a\\": [1, null]}"}}]},{"role":"tool","tool_call_id":"c","content":"s"},'
+    b'{"role":"assistant","content":"S"}],"tools":[{"type":"function","function":{"name":"f","parameters":{}}}]}\n',
+    b'{"input":{"messages":[{"role":"user","content":"a"}]},"preferred_output":[{"role":"assistant","content":"b"}],'
+    b'"non_preferred_output":[{"role":"assistant","content":"c"}]}\n',
+    b'{"prompt":"P","chosen":"good","rejected":"bad"}\n',
+    b'{"chosen":[{"role":"user","content":"a"},{"role":"assistant","content":"b"}],"rejected":[{"role":"user","content":"a"},'
+    b'{"role":"assistant","content":"c"}]}\n',
+    b'{"conversations":[{"from":"human","value":"W"},{"from":"function_call","value":"{\\"name\\":\\"f\\",\\"arguments\\":{}}"},'
+    b'{"from":"observation","value":"o"},{"from":"gpt","value":"x"}],"system":"s","tools":"[]"}\n',
+    b'{"inputs":"i","targets":"t","task":"x"}\n',
+    b'{"bundle":"b","messages":"[{\\"role\\":\\"user\\",\\"content\\":\\"a\\"}]","answer":"x","status":200}\n',
+]
+MAIL = [
+    b"From ann Thu Aug 22 12:36:23 2002\n",
+    b"From: =?iso-8859-1?Q?J=F6rg?= <j@x.y>\nTo: b\nSubject: =?utf-8?B?xbw=?=\n x\nDate: Thu, 22 Aug 2002 12:36:23 +0100\n\n",
+    b'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="B"\n\n--B\nContent-Type: text/plain; charset=koi8-r\n'
+    b"Content-Transfer-Encoding: base64\n\nzcnS\n--B\nContent-Type: text/html\n\n<p>x</p>\n--B--\n\n",
+    b"plain line\n>From here\n\n",
 ]
 SPLICES = [
     b'"', b'""', b"\\", b"\\u0000", b"\\ud800", b"\x00", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\r", b"\n", b"\r\n", b",",
@@ -98,15 +121,99 @@ def fuzz_csv(folder: Path, n: int, rng: random.Random) -> None:
         assert len(record.fields) == len(facts.columns)
 
 
+def fuzz_json(folder: Path, n: int, rng: random.Random) -> None:
+    """A list of mutated elements: each is yielded or refused until the place is lost, and then nothing follows."""
+    elements = [
+        mutate(rng.choice(JSONL).strip(), rng) if rng.random() < 0.3 else rng.choice(JSONL).strip() for _ in range(n)
+    ]
+    body = b"[" + b",\n".join(elements) + b"]"
+    path = folder / "fuzz.json"
+    path.write_bytes(body)
+    try:
+        good, bad, facts = read_all(path)
+    except DataError as e:
+        assert str(e)
+        return
+    lost = [b for b in bad if b.loses_place]
+    assert len(lost) <= 1 and all(r.line <= lost[0].line for r in good if lost)
+    if not lost:
+        assert sum(r.lines for r in [*good, *bad]) >= 1 and facts.lines == body.count(b"\n") + 1
+    for record in good:
+        canonical_json(record.fields)
+
+
+def fuzz_mail(folder: Path, n: int, rng: random.Random) -> None:
+    """Messages with decoded texts, whatever they are made of."""
+    body = MAIL[0] + MAIL[1] + b"".join(mutate(rng.choice(MAIL), rng) for _ in range(n))
+    path = folder / rng.choice(("fuzz.mbox", "fuzz.eml", "fuzz.txt"))
+    path.write_bytes(body)
+    good, bad, _ = read_all(path)
+    assert good or bad
+    for record in good:
+        canonical_json(record.fields)
+
+
+def fuzz_binary(folder: Path, n: int, rng: random.Random) -> None:
+    """Packed files, tables and databases with flipped and missing bytes: records, or one DataError."""
+    for name, whole in BINARY:
+        body = bytearray(whole)
+        for _ in range(rng.choice((0, 1, 2, 8))):
+            body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
+        path = folder / name
+        path.write_bytes(body[: rng.choice((len(body), len(body), rng.randrange(len(body))))])
+        try:
+            good, bad, _ = read_all(path)
+        except DataError as e:
+            assert str(e) and e.problems[0].where.startswith(name)
+            continue
+        assert len(good) + len(bad) <= 10 * n
+
+
+def _binary() -> list[tuple[str, bytes]]:
+    rows = [{"text": f"text {i}", "label": "x", "turns": [{"role": "user", "content": "a"}]} for i in range(40)]
+    lines = b"".join(canonical_json(r) + b"\n" for r in rows)
+    made = [("fuzz.jsonl.gz", gzip.compress(lines))]
+    with tempfile.TemporaryDirectory() as folder:
+        database = Path(folder) / "x.db"
+        with closing(sqlite3.connect(database)) as db, db:
+            db.execute("CREATE TABLE t (text TEXT, label TEXT)")
+            db.executemany("INSERT INTO t VALUES (:text, :label)", rows)
+        made.append(("fuzz.sqlite", database.read_bytes()))
+    with suppress(ImportError):
+        import pyarrow as pa
+        import pyarrow.feather
+        import pyarrow.parquet
+        import zstandard
+
+        made.append(("fuzz.jsonl.zst", zstandard.compress(lines)))
+        for name, write in (
+            ("fuzz.parquet", pyarrow.parquet.write_table),
+            ("fuzz.arrow", pyarrow.feather.write_feather),
+        ):
+            sink = pa.BufferOutputStream()
+            write(pa.Table.from_pylist(rows), sink)
+            made.append((name, sink.getvalue().to_pybytes()))
+    return made
+
+
+BINARY = _binary()
+
+
 def fuzz_check(folder: Path, n: int, rng: random.Random) -> None:
     """The whole stage: rows read = rows kept + rows left out, or one DataError."""
     bodies = {
         "fuzz.jsonl": JSONL[rng.randrange(len(JSONL))] + b"".join(mutate(rng.choice(JSONL), rng) for _ in range(n)),
         "fuzz.csv": b"text,label,group\n" + CSV[0] + b"".join(mutate(rng.choice(CSV), rng) for _ in range(n)),
+        "fuzz.json": b"["
+        + b",".join([JSONL[rng.randrange(len(JSONL))], *(mutate(rng.choice(JSONL), rng) for _ in range(n // 4))])
+        + b"]",
+        "box/fuzz": MAIL[0] + MAIL[1] + b"".join(mutate(rng.choice(MAIL), rng) for _ in range(n)),
     }
     name = rng.choice(sorted(bodies))
     kind = rng.choice(("classify", "chat", "instruct", "domain", "summarize"))
     named = {"text": "text", "label": "label"} if rng.random() < 0.3 else {}
+    if name == "box/fuzz":
+        named = {"text": "body", "label": "folder"}
     root = folder / str(rng.random())
     try:
         got = run_check(
@@ -126,6 +233,9 @@ def fuzz_check(folder: Path, n: int, rng: random.Random) -> None:
 FUZZERS: list[tuple[Callable[[Path, int, random.Random], None], int]] = [
     (fuzz_jsonl, 50),
     (fuzz_csv, 8),
+    (fuzz_json, 20),
+    (fuzz_mail, 12),
+    (fuzz_binary, 40),
     (fuzz_check, 12),
 ]
 
@@ -145,13 +255,27 @@ def run(fuzzer: Callable[[Path, int, random.Random], None], folder: Path, files:
 def test_mutated_lines_are_accepted_or_refused(
     fuzzer: Callable[[Path, int, random.Random], None], n: int, tmp_path: Path
 ) -> None:
-    run(fuzzer, tmp_path, files=5_000 // n // (5 if fuzzer is fuzz_check else 1), n=n, seed=0)
+    run(
+        fuzzer,
+        tmp_path,
+        files=5_000 // n // (5 if fuzzer in (fuzz_check, fuzz_mail) else 2 if fuzzer is fuzz_binary else 1),
+        n=n,
+        seed=0,
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "fuzzer, n, lines", [(fuzz_jsonl, 500, 700_000), (fuzz_csv, 50, 250_000), (fuzz_check, 25, 50_000)]
+    "fuzzer, n, lines",
+    [
+        (fuzz_jsonl, 500, 600_000),
+        (fuzz_csv, 50, 250_000),
+        (fuzz_json, 50, 60_000),
+        (fuzz_mail, 20, 20_000),
+        (fuzz_binary, 40, 20_000),
+        (fuzz_check, 25, 50_000),
+    ],
 )
 def test_a_million_mutated_lines_are_accepted_or_refused(
     fuzzer: Callable[[Path, int, random.Random], None], n: int, lines: int, tmp_path: Path

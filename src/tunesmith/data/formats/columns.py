@@ -28,8 +28,10 @@ def read_columns(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
         classes: dict[str, list[str]] = {}
         try:
             for batch in _batches(whole, facts):
+                batch.validate(full=True)  # damaged offsets would otherwise be followed out of the file's memory
                 names = batch.schema.names
                 if not facts.columns:
+                    _refuse_twice(names, facts)
                     facts.columns = [*names, *(["split"] if facts.split and "split" not in names else [])]
                     classes = _class_names(batch.schema, facts)
                 for start in range(0, batch.num_rows, ROWS):
@@ -43,7 +45,7 @@ def read_columns(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
                         if facts.split:
                             fields.setdefault("split", facts.split)
                         yield Record(line=number, fields=fields)
-        except (pa.ArrowException, OSError, ValueError) as e:
+        except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError, MemoryError) as e:
             if isinstance(e, DataError):
                 raise
             raise DataError(
@@ -88,6 +90,13 @@ def _values(pa: Any, column: Any, names: list[str] | None) -> list[Any]:
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind):
         return values
     return [plain_value(v) for v in values]
+
+
+def _refuse_twice(names: list[str], facts: FileFacts) -> None:
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        what = f"has columns of one name: {', '.join(map(repr, twice))}"
+        raise DataError(what, where=facts.file, fix="give every column a name of its own")
 
 
 def _class_names(schema: Any, facts: FileFacts) -> dict[str, list[str]]:

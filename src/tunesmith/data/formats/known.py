@@ -125,15 +125,15 @@ def _look(path: Path, facts: FileFacts, suffix: str) -> FileFacts | Unread:
     ):
         if head.startswith(start):
             return _decided(facts, found, f"read as {called}: it begins like one")
-    if b"\0" in head:
-        return Unread(facts.file, "unknown_format", "its format is not known: it is not text", f"known: {KNOWN}")
-    if suffix == ".db":
-        return Unread(facts.file, "unknown_format", "is no SQLite database, as its name says", f"known: {KNOWN}")
     mail = mail_format(head)
     if mail:
         return _decided(
             facts, mail, f"read as {'mail' if mail == 'mail' else 'a mailbox'}: it begins with mail headers"
         )
+    if b"\0" in head and suffix not in TEXTS:
+        return Unread(facts.file, "unknown_format", "its format is not known: it is not text", f"known: {KNOWN}")
+    if suffix == ".db":
+        return Unread(facts.file, "unknown_format", "is no SQLite database, as its name says", f"known: {KNOWN}")
     if suffix not in TEXTS:
         start = head.removeprefix(BOM).lstrip()
         if start.startswith(b"{"):

@@ -6,7 +6,7 @@ import gzip
 import io
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -66,7 +66,7 @@ class _Frames:
 
     def __init__(self, raw: BinaryIO, zstd: Any) -> None:
         self._raw = raw
-        self._new = lambda: zstd.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self._new: Callable[[], Any] = lambda: zstd.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
         self._frame: Any = None
         self._left = b""  # packed bytes behind the last frame
         self._ready = memoryview(b"")

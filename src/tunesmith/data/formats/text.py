@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tunesmith.core.errors import DataError
 from tunesmith.data import lines
 from tunesmith.data.formats.packed import open_source
 from tunesmith.data.lines import BadRecord, Fault, FileFacts, Record, examine, excerpt
@@ -13,7 +14,7 @@ TEXT_FIELDS = ("text", "file", "folder")
 
 
 def read_text(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
-    """Windows line breaks become \\n; nothing else changes. Raises DataError for UTF-16."""
+    """Windows line breaks become \\n; nothing else changes."""
     facts.columns = list(TEXT_FIELDS)
     with open_source(path, facts) as f:
         raw = f.read(lines.LINE_LIMIT + 1)
@@ -24,7 +25,12 @@ def read_text(path: Path, facts: FileFacts) -> Iterator[Record | BadRecord]:
         fix = "divide it, or give it to documents.files, which makes passages of it"
         yield BadRecord(line=1, fault=Fault(reason="too_long", what=what, fix=fix), lines=facts.lines)
         return
-    whole = examine(raw, 1, 0, facts)
+    try:
+        whole = examine(raw, 1, 0, facts)
+    except DataError as e:  # UTF-16: of a folder of texts, one such file is one row that cannot be used
+        fault = Fault(reason="broken_utf8", what=e.problems[0].what, fix=e.problems[0].fix)
+        yield BadRecord(line=1, fault=fault, lines=facts.lines)
+        return
     if whole.fault is not None:
         yield BadRecord(line=1, fault=whole.fault, text=excerpt(whole.text), lines=facts.lines)
         return
