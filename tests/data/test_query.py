@@ -58,9 +58,12 @@ def test_a_query_that_could_read_elsewhere_or_give_other_rows_is_refused(tmp_pat
 
 
 def test_a_table_keeps_its_texts_as_they_stand(tmp_path: Path) -> None:
-    files: dict[str, bytes | str] = {"t.csv": "text,label\n007,x\n1.50,y\n", "l.json": json.dumps([{"a": 1}])}
-    got = run_check(tmp_path, files, query="SELECT text, label FROM t ORDER BY text")
+    dates = json.dumps([{"a": "2024-01-01 12:00:00", "b": "2024-1-1"}])
+    files: dict[str, bytes | str] = {"t.csv": "text,label\n007,x\n1.50,y\n", "l.json": dates}
+    got = run_check(tmp_path / "1", files, query="SELECT text, label FROM t ORDER BY text")
     assert [r.messages[0].content for r in got.rows] == ["007", "1.50"]
+    got = run_check(tmp_path / "2", files, kind="instruct", query="SELECT a AS text, b AS label FROM l ORDER BY 1")
+    assert (got.rows[0].messages[0].content, got.rows[0].target) == ("2024-01-01 12:00:00", "2024-1-1")
 
 
 def database(path: Path) -> bytes:

@@ -1,7 +1,8 @@
 """A DuckDB query over the project's own files: `data.query`. Each file is a table under its name and its stem.
 
 DuckDB may read these files and no others, loads no extension, reaches no network and runs on one thread, so that
-equal files give equal rows. CSV columns are texts, as they stand in the file: a query casts what it compares.
+equal files give equal rows. Texts of CSV and JSON stay as they stand in the file (but for UUIDs, which DuckDB
+writes in small letters): a query casts what it compares.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from tunesmith.data.formats.sql import WHERE, query_sqlite, refuse_twice, refuse
 from tunesmith.data.formats.values import plain_value
 from tunesmith.data.lines import BadRecord, FileFacts, Record
 
+# Texts that look like dates stay texts: no text has this format. All rows are looked at for the types.
+AS_TEXT = "sample_size = -1, dateformat = '\x01', timestampformat = '\x01'"
 READERS = {
     "csv": "read_csv(?, all_varchar = true, header = true)",
     "tsv": "read_csv(?, all_varchar = true, header = true, delim = '\t')",
-    "jsonl": "read_json(?, format = 'newline_delimited')",
-    "json": "read_json(?)",
+    "jsonl": f"read_json(?, format = 'newline_delimited', {AS_TEXT})",
+    "json": f"read_json(?, {AS_TEXT})",
     "parquet": "read_parquet(?)",
 }
 MEMORY = "1GB"
