@@ -7,7 +7,8 @@ formats file is not in the package). A gold span is found if a finding of its ki
 it overlaps a gold span of its kind (for addresses also a part of one: a street, a town, a post code). Nothing is
 timed but the last line, which is printed and not written. Writes benchmarks/results/audit.json.
 
-Templates say things that have no words for them ("It's like that since 5/8/1949" as a date of birth), and addresses
+The words that make a bare number a phone number were chosen with these templates known, so that its recall there
+flatters; precision on XSum's articles, which were not, is for a person to judge: all its findings are counted. Templates say things that have no words for them ("It's like that since 5/8/1949" as a date of birth), and addresses
 of thirty countries: recall there measures what the audit does not promise.
 """
 
@@ -134,7 +135,10 @@ def jailbreaks() -> dict[str, Any]:
     def flagged(some: list[str]) -> int:
         return sum(any(True for _ in injection.find_phrases(read(t))) for t in some)
 
+    scanner = Scanner(frozenset(DEFAULT_KINDS), ("US", "GB"))
+    kinds = Counter(s.kind for t in articles for s in resolve(scanner.find(read(t)), surest))
     return {
+        "xsum_findings": dict(sorted(kinds.items())),
         "pyrit_templates": {"texts": len(texts), "flagged": flagged(texts)},
         "xsum_articles": {"texts": len(articles), "flagged": flagged(articles)},
         "toxic_xsum_articles": _toxic(articles),

@@ -52,7 +52,8 @@ class Triggers:
     _pending: list[tuple[list[int], int]] = field(default_factory=list)
     _bayes: _Bayes | None = None
     _candidate: Any = None  # [places] bool
-    _weighed: dict[int, list[float]] = field(default_factory=dict)  # place -> rows, contradictions or similarities
+    _contradicted: dict[int, int] = field(default_factory=dict)  # place -> rows that speak for another label
+    _weighed: dict[int, list[float]] = field(default_factory=dict)  # place -> rows, and their likeness to the first
     _first: dict[int, frozenset[int]] = field(default_factory=dict)
     _errors: int = 0
     _label_rows: dict[int, int] = field(default_factory=dict)
@@ -101,12 +102,10 @@ class Triggers:
         if self._bayes is not None:
             values = np.array(hashes, dtype=np.uint64)
             common = values[~self._candidate[self._grams(values, 1)]]
-            against = self._bayes.contradicts(hashes, common, self.labels[label])
-            self._errors += against
-            for place in mine.tolist():
-                seen = self._weighed.setdefault(place, [0.0, 0.0])
-                seen[0] += 1
-                seen[1] += against
+            if self._bayes.contradicts(hashes, common, self.labels[label]):
+                self._errors += 1
+                for place in mine.tolist():
+                    self._contradicted[place] = self._contradicted.get(place, 0) + 1
             return
         kinds = frozenset(hashes)
         for place in mine.tolist():
@@ -119,13 +118,14 @@ class Triggers:
 
     def finish(self) -> None:
         """Which of them are triggers."""
-        tests = max(len(self._weighed), 1)
         if self.classify:
+            tests = max(int(self._candidate.sum()), 1)
             error = min(max(self._errors / max(self.rows, 1), 1e-6), 1.0)
             self.found = frozenset(
                 place
-                for place, (n, against) in self._weighed.items()
-                if against >= MIN_CONTRADICTED * n and binomial_tail(int(against), int(n), error) * tests < ALPHA
+                for place, against in self._contradicted.items()
+                if against >= MIN_CONTRADICTED * (n := int(self._count[place]))
+                and binomial_tail(against, n, error) * tests < ALPHA
             )
         else:  # the first row is like itself
             self.found = frozenset(
@@ -133,6 +133,7 @@ class Triggers:
             )
         self._candidate[:] = False
         self._candidate[sorted(self.found)] = True
+        self._contradicted.clear()
         self._weighed.clear()
         self._first.clear()
 
