@@ -62,7 +62,7 @@ class Ratings:
             if len(row) != width
         ]
         found = {v for row in rows for v in row if v is not None}
-        values = tuple(order) or tuple(sorted(found, key=lambda v: (isinstance(v, str), v)))  # type: ignore[arg-type]
+        values = tuple(order) or tuple(sorted(found, key=lambda v: (isinstance(v, str), v)))
         index = {v: k for k, v in enumerate(values)}
         unknown = sorted((v for v in found if v not in index), key=str)
         problems += [Problem(where="order", what=f"{v!r} is rated and not among the values") for v in unknown]

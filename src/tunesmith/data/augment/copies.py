@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 import msgspec
@@ -39,10 +40,7 @@ def copies_of(row: Row, spec: AugmentSpec, forbidden: Forbidden, ask: Asked | No
     for n, noise in enumerate(spec.noise):
         if _chosen(row, noise.share, f"{spec.seed} noise {n}"):
             random = Random(rank_of(row.id, f"{spec.seed} {noise.kind} {n}"))
-
-            def change(text: str, random: Random = random, n: int = n) -> str:
-                return NOISES[spec.noise[n].kind](text, spec.noise[n].rate, random, kept)
-
+            change = partial(NOISES[noise.kind], rate=noise.rate, random=random, kept=kept)
             yield _judged(row, _with_turns(row, change, last_only=False), f"augment.{noise.kind}", spec, forbidden)
     how = spec.paraphrase
     if how is None or ask is None or not _chosen(row, how.share, f"{spec.seed} {how.how}"):
@@ -55,8 +53,11 @@ def copies_of(row: Row, spec: AugmentSpec, forbidden: Forbidden, ask: Asked | No
         if fault is not None:
             yield Refused(origin=origin, reason=fault[0], detail=fault[1])
         else:
-            messages = _with_turns(row, lambda text, new=new: new, last_only=True)
-            yield _judged(row, messages, origin, spec, forbidden)
+            yield _judged(row, _with_turns(row, partial(_instead, new), last_only=True), origin, spec, forbidden)
+
+
+def _instead(new: str, old: str) -> str:
+    return new
 
 
 def _chosen(row: Row, share: float, salt: str) -> bool:

@@ -10,8 +10,11 @@ import re
 from collections.abc import Callable, Collection
 from random import Random
 
+from tunesmith.data.augment.nearness import WORDS
+from tunesmith.data.validate import normalised
+
 ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-WORD = re.compile(r"\S+")
+WORD = re.compile(r"\S+")  # with what clings to it: an address or a number is guarded whole
 LETTERS = re.compile(r"[^\W\d_]+")
 SHORTEST = 4  # letters of a word that gets a typo
 PLACE = re.compile(r"(?<=[,;:.!?]) (?=\S)|\n+|(?<=\S) (?=\S)|[.!?](?=\s*\Z)|[“”‘’]|(?<=\w)-(?=\w)")
@@ -101,8 +104,9 @@ def _some(
 
 
 def _is_guarded(word: str, kept: Collection[str]) -> bool:
-    bare = word.strip(".,;:!?()[]{}\"'“”‘’").casefold()
-    return any(c.isdigit() for c in word) or "@" in word or "/" in word or bare in kept
+    if any(c.isdigit() for c in word) or "@" in word or "/" in word:
+        return True
+    return bool(kept) and any(part in kept for part in WORDS.findall(normalised(word)))
 
 
 def _inside(span: tuple[int, int], guarded: list[tuple[int, int]]) -> bool:

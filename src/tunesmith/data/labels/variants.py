@@ -42,8 +42,9 @@ def suggest_variants(rows: Mapping[str, int], declared: Sequence[str] = ()) -> l
     merged = {f["label"] for f in found}
     distinct = [label for label in order if label not in merged]
     for label in distinct:
-        if label not in wanted and (into := _typo_of(label, distinct, rows)):
-            found.append(_suggestion(label, into, "typo", rows))
+        meant = None if label in wanted else _typo_of(label, distinct, rows)
+        if meant is not None:
+            found.append(_suggestion(label, meant, "typo", rows))
     return sorted(found, key=lambda f: f["label"])
 
 
