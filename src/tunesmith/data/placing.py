@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tunesmith.core.errors import DataError, InputError
 from tunesmith.data.lines import excerpt
 from tunesmith.data.near.join import Join
-from tunesmith.data.near.units import NONE, Grown, find_bridges, grow, naive_leak, prove
+from tunesmith.data.near.units import NONE, Grown, find_bridges, grow, keep_dense, naive_leak, prove
 from tunesmith.data.split import NAMES, Assessment, Ints, Shares, Units, assess, refuse_empty, refuse_uneven
 from tunesmith.data.stages import PrepareSpec
 from tunesmith.data.survey import Survey
@@ -70,9 +70,12 @@ def place_rows(spec: PrepareSpec, survey: Survey, *, has_previous: bool) -> Plac
     limit = min(shares) / 2 * n
     grown = grow(join, survey.group, pins, is_row=is_row, limit=limit)
     digests = [_digest(group, spec.salt) for group in survey.groups]
-    unit = np.unique(grown.unit, return_inverse=True)[1]
-    code = _unit_codes(spec, survey, shares, unit, grown, pins, digests)[unit]
-    left_out = _bridges(spec, survey, grown, join, code, pins)
+    while True:
+        unit = np.unique(grown.unit, return_inverse=True)[1]
+        code = _unit_codes(spec, survey, shares, unit, grown, pins, digests)[unit]
+        left_out = _bridges(spec, survey, grown, join, code, pins)
+        if not keep_dense(grown, np.fromiter(left_out, np.int64, len(left_out)), pins):
+            break
     kept = np.flatnonzero(~np.isin(np.arange(n), np.fromiter(left_out, np.int64, len(left_out))))
     facts: dict[str, Any] = {}
     if join is not None and survey.sets is not None:
@@ -189,7 +192,8 @@ def _stratified_codes(survey: Survey, shares: Shares, unit: Ints, settled: Ints,
     n, k = survey.rows, max(len(survey.classes), 1)
     pair, rows = np.unique(unit[:n] * k + survey.row_class, return_counts=True)
     owner, kind = np.divmod(pair, k)
-    order = np.lexsort((kind, -rows, owner))
+    by_name = np.argsort(np.argsort(np.array(survey.classes or [""], object)))  # ties must not depend on row order
+    order = np.lexsort((by_name[kind], -rows, owner))
     main = np.zeros(len(settled), np.int64)
     head = order[np.unique(owner[order], return_index=True)[1]]
     main[owner[head]] = kind[head]
@@ -247,7 +251,8 @@ def _near_facts(
     spec: PrepareSpec, survey: Survey, shares: Shares, grown: Grown, join: Join, left_out: dict[int, Any]
 ) -> dict[str, Any]:
     """What was joined, and what a split that knows rows alone would have let through."""
-    u = np.fromiter((_digest(i, spec.salt)[0] / 2**64 for i in survey.ids), np.float64, survey.rows)
+    each = (f"{survey.ids[i]}\0{survey.where(i)}" for i in range(survey.rows))  # copies part from each other too
+    u = np.fromiter((_digest(row, spec.salt)[0] / 2**64 for row in each), np.float64, survey.rows)
     naive = np.full(len(survey.group), 1)
     naive[: survey.rows] = _share_codes(u, shares)
     leak = naive_leak(join, naive)

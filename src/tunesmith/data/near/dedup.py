@@ -111,7 +111,8 @@ class _Verdicts:
             if to != kept:
                 for row in copies:
                     self.reason[row] = ("duplicate", f"says the same as {self.known.where(kept)}, which is {alike:.2f} like {self.known.where(to)}, which is kept")  # fmt: skip
-        return {kept: sorted(members) for kept, members in sorted(out.items())}
+        rank = self.known.rank
+        return {kept: sorted(members, key=lambda m: rank[m[0]]) for kept, members in sorted(out.items())}
 
 
 def leave_forbidden_out(verdicts: _Verdicts, spec: DedupSpec, inputs: DedupInputs) -> dict[str, Any]:
@@ -200,7 +201,20 @@ def near_texts(verdicts: _Verdicts, spec: DedupSpec, work: Workspace) -> tuple[l
         if len(both) == len(templates.values):
             break
         templates = Templates(both, still.phrases)
-    return [Star(int(left[s.kept]), left[s.members], s.similarity, left[s.contrary], s.contrary_similarity) for s in found], templates  # fmt: skip
+    return [_of_all(star, left, known.rank) for star in found], templates
+
+
+def _of_all(star: Star, left: Ints, rank: Ints) -> Star:
+    """In the numbering of all rows, in order of rank: what is written must not depend on the order of the rows."""
+    members, contrary = left[star.members], left[star.contrary]
+    first, second = np.argsort(rank[members]), np.argsort(rank[contrary])
+    return Star(
+        int(left[star.kept]),
+        members[first],
+        star.similarity[first],
+        contrary[second],
+        star.contrary_similarity[second],
+    )
 
 
 def _gone(found: list[Star], n: int, *, leave_contrary_out: bool) -> NDArray[np.bool_]:

@@ -167,7 +167,8 @@ class Join:
         """Rows that share a key lie together, in order of size; what stands alone is dropped."""
         keys.sort()
         head = (keys >> np.uint64(32)).astype(np.uint32)
-        same = np.concatenate([[False], head[1:] == head[:-1], [False]])
+        same = np.zeros(len(head) + 1, bool)  # does a key equal the one before it?
+        same[1:-1] = head[1:] == head[:-1]
         shares = same[:-1] | same[1:]
         keys, head = keys[shares], head[shares]
         self.row = self.order[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]

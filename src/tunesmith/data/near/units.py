@@ -3,7 +3,8 @@
     grow      groups joined over near-duplicates into components
     too large a component of more rows than `limit`, or one that holds rows of two splits already (pins): it is
               put together again from its most alike rows down, and a step that would make it too large, or join
-              two splits, is not taken
+              two splits, is not taken. Where this would cost more than a tenth of its rows, it has no bridges to
+              speak of but is one dense cluster: then it stays whole, whatever its size
     bridges   after placing: of every near pair that straddles two splits, one row is left out: a new row before
               one that has its place, a training row before a test row, then the row in most such pairs
     prove     no near pair straddles, found by a join of its own over what is left
@@ -24,6 +25,7 @@ from tunesmith.data.near.clusters import components
 from tunesmith.data.near.join import NEVER, Floats, Join, pairs
 from tunesmith.data.near.shingles import Ints, Shingles
 
+DENSE = 0.1  # of a component's rows, that dividing it may cost
 LEVELS = 8  # steps from equal down to the threshold
 NONE = -1  # no pin
 
@@ -35,6 +37,7 @@ class Grown:
     """The unit of each node, before and apart from any placement."""
 
     unit: Ints
+    whole: Ints  # the component of each node
     lean: Ints  # split that an unpinned part of a component with several splits goes to; NONE elsewhere
     stranded: Ints  # nodes without a place, in a group that earlier rows divided between splits
     links: int = 0  # near pairs that it took to know the components; not all there are
@@ -48,10 +51,10 @@ def grow(join: Join | None, group: Ints, pins: Ints, *, is_row: Flags, limit: fl
     """`group`: an index for each node; `pins`: its split, or NONE; `limit`: rows of a unit at the most, where
     near-duplicates alone made it larger. Without a join, units are groups."""
     start, stranded = _groups(group, pins)
-    grown = Grown(unit=start, lean=np.full(len(group), NONE), stranded=stranded)
+    grown = Grown(unit=start, whole=start, lean=np.full(len(group), NONE), stranded=stranded)
     if join is None:
         return grown
-    whole = start.copy()
+    whole = grown.whole = start.copy()
     grown.links = components(join, whole)
     several, rows = _holds_several(whole, start), np.bincount(whole[is_row], minlength=len(group))
     ok = ~several | ((_splits_in(whole, pins) <= 1) & (rows <= limit))
@@ -62,6 +65,18 @@ def grow(join: Join | None, group: Ints, pins: Ints, *, is_row: Flags, limit: fl
     grown.unit = np.where(ok[whole], whole, start)
     _grow_in_parts(join, grown, ~ok[whole], pins, is_row, limit)
     return grown
+
+
+def keep_dense(grown: Grown, left_out: Ints, pins: Ints) -> bool:
+    """Make components whole again that would lose too many of these rows; False if there is none."""
+    n = len(grown.whole)
+    lost = np.bincount(grown.whole[left_out], minlength=n)
+    dense = (lost > DENSE * np.bincount(grown.whole, minlength=n)) & (_splits_in(grown.whole, pins) <= 1)
+    dense &= _holds_several(grown.whole, grown.unit)
+    grown.unit = np.where(dense[grown.whole], grown.whole, grown.unit)
+    grown.lean = np.where(dense[grown.whole], NONE, grown.lean)
+    grown.divided -= int(dense.sum())
+    return bool(dense.any())
 
 
 def _groups(group: Ints, pins: Ints) -> tuple[Ints, Ints]:
