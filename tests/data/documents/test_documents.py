@@ -115,6 +115,16 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
         run_documents(tmp_path / "2", {"a.md": "# Only a heading\n"})
 
 
+def test_a_layout_for_no_file_is_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"'\*\.dict' matches no text file"):
+        run_documents(tmp_path, FILES, layouts=(("*.dict", "foldoc"),))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_texts_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    assert run_documents(tmp_path, {"a.txt": "Grüße an alle.".encode(encoding)}).said == ["Grüße an alle."]
+
+
 def test_a_document_without_text_says_so(tmp_path: Path) -> None:
     read = run_documents(tmp_path, {"a.html": "<html><body><p> </p></body></html>", "b.txt": "Some good words."})
     assert [(g.file, g.reason) for g in read.left_out] == [("a.html", "no_text")]

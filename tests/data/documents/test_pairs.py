@@ -296,6 +296,11 @@ def test_a_callable_may_teach(tmp_path: Path, manual: Read) -> None:
     assert not (tmp_path / "teacher-replies").exists()
 
 
+def test_a_callable_without_a_spec_is_not_ignored(tmp_path: Path, manual: Read) -> None:
+    with pytest.raises(InputError, match="how to ask it"):
+        run_pairs(tmp_path / "p", manual.folder, ask=lambda body: None)
+
+
 def test_a_teacher_that_cannot_be_asked_is_refused_at_once(tmp_path: Path, manual: Read) -> None:
     with pytest.raises(InputError, match="neither a URL nor a model"):
         taught(tmp_path / "p" / "k", manual, "")

@@ -64,7 +64,11 @@ def said(drafts: list[Draft]) -> list[tuple[str, str]]:
         ("1. First.\n\n2. Second.", [("What is X?", "1. First.\n\n2. Second.")]),
         ("1. <a b> First.\n\n2. <a b> Second.", [("What is X?", "1. First.\n\n2. Second.")]),
         ("In 1. and 2. of the list.", [("What is X?", "In 1. and 2. of the list.")]),
-        ("See also everything.", [("What is X?", "See also everything.")]),
+        ("See also everything.", []),
+        ("<hardware> (UX)", []),
+        ('["A Book", J. Doe, 1990].', []),
+        ('(Or "ex") A thing.', [("What is X?", "A thing.")]),
+        ("(In short) a thing.", [("What is X?", "(In short) a thing.")]),
     ],
 )  # fmt: skip
 def test_what_an_entry_gives(text: str, pairs: list[tuple[str, str]]) -> None:

@@ -43,9 +43,14 @@ def paired(root: Path, from_: Read) -> Paired:
     return Paired(pairs(spec, PairsInputs(passages=from_.folder), Workspace(root=root / "pairs")).pairs)
 
 
+@pytest.fixture(scope="module")
+def from_pdf(tmp_path_factory: pytest.TempPathFactory) -> Read:
+    return read(tmp_path_factory.mktemp("pdf"), PDF)
+
+
 @needs(PDF, "developers-reference")
-def test_the_manual_as_pdf_says_what_it_says_as_html(tmp_path: Path) -> None:
-    from_pdf, from_html = read(tmp_path / "pdf", PDF), read(tmp_path / "html", MANUAL_HTML)
+def test_the_manual_as_pdf_says_what_it_says_as_html(tmp_path: Path, from_pdf: Read) -> None:
+    from_html = read(tmp_path / "html", MANUAL_HTML)
     headings = [
         {unnumbered(h["text"]).casefold() for h in r.facts["documents"][0]["outline"]} for r in (from_pdf, from_html)
     ]
@@ -58,8 +63,8 @@ def test_the_manual_as_pdf_says_what_it_says_as_html(tmp_path: Path) -> None:
 
 
 @needs(PDF, "developers-reference")
-def test_the_manual_s_headings_ask(tmp_path: Path) -> None:
-    made = paired(tmp_path, read(tmp_path, PDF))
+def test_the_manual_s_headings_ask(tmp_path: Path, from_pdf: Read) -> None:
+    made = paired(tmp_path, from_pdf)
     assert len(made.pairs) > 200
     assert made.facts["how"]["heading"] > 200
     assert all(p.source.page for p in made.pairs)

@@ -9,16 +9,18 @@ One document is in memory at a time.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tunesmith.core.canonical import canonical_json, write_atomic
-from tunesmith.core.errors import DataError, Problem
+from tunesmith.core.errors import DataError, Problem, require
 from tunesmith.core.stage import Workspace
 from tunesmith.data.documents.blocks import Extracted, Removed, Unreadable, count_characters, count_words, lay_out
 from tunesmith.data.documents.passages import Cut, cut
 from tunesmith.data.documents.read import extract
 from tunesmith.data.documents.records import Gone, Passage
-from tunesmith.data.documents.sources import SourceFile, source_files
+from tunesmith.data.documents.sources import TEXTS, SourceFile, raise_any, source_files
 from tunesmith.data.documents.stages import DocumentsInputs, DocumentsOutputs, DocumentsSpec
 from tunesmith.data.lines import excerpt
 from tunesmith.data.write import LinesWriter
@@ -29,7 +31,10 @@ COMPANION = "index"  # reason of files that are read with another one
 
 def documents(spec: DocumentsSpec, inputs: DocumentsInputs, work: Workspace) -> DocumentsOutputs:
     """Raises one DataError with every file that cannot be read, unless `bad_files` leaves such files out."""
+    require(spec.max_words >= 1, "documents.max_words", spec.max_words, "a positive integer")
+    require(spec.min_words >= 0, "documents.min_words", spec.min_words, "0 or more")
     files = source_files(inputs.source)
+    _refuse_idle_layouts(spec, files)
     folder = work.scratch / "passages"
     folder.mkdir(parents=True, exist_ok=True)
     problems: list[Problem] = []
@@ -52,14 +57,27 @@ def documents(spec: DocumentsSpec, inputs: DocumentsInputs, work: Workspace) -> 
                     problems.append(Problem(where=file.name, what=e.what, fix=e.fix))
                 tally.leave_file_out(file, e)
             done += file.path.stat().st_size
-        if problems:
-            raise DataError(problems)
+        raise_any(problems)
     tally.refuse_nothing()
     report = tally.report()
     write_atomic(folder / "documents.json", canonical_json(report) + b"\n")
     work.summarize(**{k: report[k] for k in ("files", "passages", "words", "left_out")})
     work.progress(total, total, STEP, files=len(files))
     return DocumentsOutputs(passages=folder)
+
+
+def _refuse_idle_layouts(spec: DocumentsSpec, files: Sequence[SourceFile]) -> None:
+    """A layout that is named for no text file is a mistake, not a wish."""
+    texts = [file.name for file in files if file.format in TEXTS]
+    raise_any(
+        Problem(
+            where="documents.layouts",
+            what=f"{pattern!r} matches no text file",
+            fix=f"text files: {', '.join(texts[:5]) or 'none'}",
+        )
+        for pattern, _ in spec.layouts
+        if not any(fnmatchcase(name, pattern) for name in texts)
+    )
 
 
 class _Tally:

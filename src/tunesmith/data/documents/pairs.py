@@ -71,6 +71,8 @@ def pairs(spec: PairsSpec, inputs: PairsInputs, work: Workspace, *, teacher: Ask
     Raises DataError if there is no pair; InputError for a teacher that cannot be asked, before anything is done.
     """
     _refuse_templates(spec)
+    if teacher is not None and spec.teacher is None:
+        raise InputError("a teacher is given, and the spec says nothing of how to ask it", where="teacher")
     asks = _teacher(spec.teacher, inputs.teacher, work) if teacher is None else teacher
     folder = work.scratch / "pairs"
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,10 @@ SENSE = re.compile(r"(?:^|\n\n)\s*(\d{1,2})\.\s+")
 SUBJECT = re.compile(r"^<([^<>\n]{2,80})>\s*")
 SPOKEN = re.compile(r"^/[^/\n]{1,60}/\s*(?:or\s+/[^/\n]{1,60}/\s*)*(?:(?:n|v|adj|adv|vt|vi)\.\s*)*")
 BRACKETED = re.compile(r"^\((?:Or |From |Also )?[^()\n]{1,80}\)\.?\s*")
-SHORT_FORM = re.compile(r"^\([A-Z][\w/.+&-]{0,14}\)\s+")
+SHORT_FORM = re.compile(r"^\((?:(?:Or|From|Also) )?[\"'\w](?:[^\s()]* ?){1,6}\)\s+(?=[A-Z\d])")
+NOTHING_SAID = re.compile(
+    r"^(?:(?:<[^<>]*>\s*)?\([^()]*\)|<[^<>]*>|\[[^\[\]]*\]|See(?: also)? (?:\S+ ?){1,5}|[^\n]{0,40}:)\.?$"
+)
 CREDITED = re.compile(r"\s*\[[^\[\]\n]{2,60}\]\s*$")
 CITED = re.compile(
     r"^(?:\[[^\[\]]*\]|\(\w+:[^\s()]+\)|(?:\S+ ){0,6}\(?(?:https?|ftp)://\S+)[.,;]*$"
@@ -220,6 +223,8 @@ def _draft(section: Section, prompt: str, completion: str, how: How) -> Draft:
     reason, detail = "", ""
     if not LETTERS.search(text):
         reason, detail = "empty_answer", "the answer has no words"
+    elif how == "glossary" and NOTHING_SAID.match(text):
+        reason, detail = "no_definition", "the entry names or cites, and defines nothing"
     elif how == "heading" and text.endswith(":"):
         reason, detail = "introduction", "the text only introduces what follows under other headings"
     return Draft(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -23,6 +23,7 @@ FORMATS = {
     ".dict": "foldoc",
     ".tsv": "tsv",
 }
+TEXTS = ("text", "markdown", "foldoc", "tsv")  # formats whose layout can be named
 PACKED = (".gz", ".dz")  # dictzip is gzip with an index in its header
 KNOWN = "PDF, DOCX, HTML, Markdown (.md), text (.txt), dictd (.dict, .dict.dz), TSV glossaries; each also as .gz"
 LIMIT = 1 << 28  # bytes of one document, unpacked: what does not end is an attack or a mistake
@@ -105,6 +106,8 @@ def decode(data: bytes) -> str:
         ) from e
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise DataError(problems)
+def raise_any(problems: Iterable[Problem]) -> None:
+    """One DataError with all of them, if there are any."""
+    found = tuple(problems)
+    if found:
+        raise DataError(found)
