@@ -84,6 +84,8 @@ CASES = {
     "two footers": f"{OWN}\n\n-------------------------------------------------------\nThis sf.net email is sponsored by: OSDN\nhttp://x.org/\n_______________________________________________\nRazor-users mailing list\nRazor-users@lists.sourceforge.net",
     "a footer without a rule": f"{OWN}\n\nhttp://xent.com/mailman/listinfo/fork",
     "eine Liste": f"{OWN}\n\n_______________________________\nliste Mailingliste\nliste@x.de\nAbmelden: http://x.de/",
+    "a disclaimer": f"{OWN}\n\n**********\nThis email and any files are confidential and intended\nsolely for the addressee.\n\nwww.x.com\n**********",
+    "HTML in what is written": f"> see <b>this</b>\n\n{OWN}",
     "PGP": f"-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA1\n\n{OWN}\n-----BEGIN PGP SIGNATURE-----\nVersion: x\n\niQEV\n=abc\n-----END PGP SIGNATURE-----",
     "initials": f"Hello Bob,\n\nBM> one\nBM> two\n\n{OWN}".replace("Hello Bob,\n\n", ""),
     "another sign": f"On Thu, 22 Aug 2002, Joseph wrote:\n--]Why wait\n--]until then?\n\n{OWN}",
@@ -106,7 +108,8 @@ LEFT_ALONE = [
     "It is -- as I said -- late.",
     "Title\n-----\ntext",
     "The mailing list is busy.\n\nSee you on the mailing list.",
-    "<p>one\n>two</p>",  # HTML that is not read yet
+    "<p>one</p>\n> two",  # HTML that is not read yet
+    'see <a href="x"\n>here</a>',
     "-- \n" + "a long story\n" * 30,
 ]
 

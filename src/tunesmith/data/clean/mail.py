@@ -23,6 +23,7 @@ LONGEST = 300  # characters of a line that is looked at for marks; a longer line
 
 _VERB = r"(?:wrote|writes|said|says|typed|mentioned|quoth|scribbled|spake|schrieb|schreibt|meinte|sagte|écrit|escribió|scrisse|skrev)"  # fmt: skip
 _QUOTE = re.compile(r"[ \t]{0,3}>")
+_OPEN_TAG = re.compile(r"<[a-zA-Z/][^<>]*$")  # of HTML: the > that ends it may begin the next line
 _INITIALS = re.compile(r"[ \t]?([A-Z]{2,4})> ")
 _INTRODUCES = re.compile(
     rf"(?:\b{_VERB}\b.{{0,80}}|[\w.+-]+@[\w-]+\.[\w.]+.*|\d\d?:\d\d.*)(?::|\.\.\.)\s*$|\b{_VERB}\b.{{0,40}}\s*$",
@@ -59,7 +60,8 @@ _SENT_FROM = re.compile(
 _RULE = re.compile(r"\s*[_=*~#+-]{6,}[-~>_ ]*$|\s*-{4,}.{0,60}-{4,}[-~>\s]*$")
 _LIST = re.compile(
     r"\bmailing[ -]list\b|listinfo|/mailman/|majordomo|yahoo! ?groups|yahoogroups|list maintainer|\bun\)?subscri|"
-    r"sf\.net e-?mail is sponsored|sponsored by|list archives?:|Mailingliste|abbestellen|abmelden|austragen|listserv",
+    r"sf\.net e-?mail is sponsored|sponsored by|list archives?:|Mailingliste|abbestellen|abmelden|austragen|listserv|"
+    r"are confidential|is confidential|confidential and|vertrauliche",
     re.IGNORECASE,
 )
 _SURE_LIST = re.compile(
@@ -110,8 +112,8 @@ def _own_words(body: str) -> str | None:
 
 
 def _stripped(body: str) -> str:
-    """Without what others wrote. HTML that is not decoded yet is left alone: its lines may begin with > by chance."""
-    if "</" in body and to_text(body) != body:
+    """Without what others wrote. A page of HTML that is not read yet is left alone: it has no lines to go by."""
+    if body.lstrip().startswith("<") and to_text(body) != body:
         return body
     if "-----BEGIN PGP" in body:
         body = _ARMOUR.sub("", _SIGNED.sub("", body))
@@ -170,7 +172,10 @@ def _without_quotes(lines: list[str]) -> list[str]:
 
 
 def _quoted(lines: list[str]) -> list[bool]:
-    quoted = [bool(_QUOTE.match(line)) for line in lines]
+    quoted = [
+        _QUOTE.match(line) is not None and not (i and _OPEN_TAG.search(lines[i - 1][-LONGEST:]))
+        for i, line in enumerate(lines)
+    ]
     for i, line in enumerate(lines):  # ">From " is how mailboxes write "From "; beside another > it is a quote
         if quoted[i] and line.startswith(">From ") and True not in (*quoted[max(0, i - 1) : i], *quoted[i + 1 : i + 2]):
             quoted[i] = False
