@@ -406,6 +406,17 @@ def test_a_folder_of_texts_is_one_record_a_file_and_its_folders_are_labels(tmp_p
     assert [f["file"] for f in got.facts["files"]] == ["news/", "sport/"] and got.facts["files"][0]["files"] == 3
 
 
+def test_a_folder_full_of_pictures_is_said_in_a_few_lines_and_listed_whole(tmp_path: Path) -> None:
+    bodies: dict[str, bytes | str] = {f"p{i:03}.png": b"\x89PNG\r\n\0" for i in range(80)} | {
+        "r.csv": "text,label\na,x\nb,y\n"
+    }
+    got = run_check(tmp_path / "leave", bodies, bad_rows="leave_out")
+    assert len(got.facts["not_read"]) == 80 and got.findings.count("is not read") == 5
+    assert "75 more files are not read (unknown_format)" in got.findings
+    with pytest.raises(DataError, match="30 more files cannot be read"):
+        run_check(tmp_path / "refuse", bodies)
+
+
 def test_a_link_out_of_nowhere_is_a_message(tmp_path: Path) -> None:
     (tmp_path / "gone.csv").symlink_to(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"gone\.csv: there is no such file"):

@@ -9,7 +9,7 @@ import pytest
 
 from tests.text.families import make_family
 from tunesmith.core.errors import DataError
-from tunesmith.core.nouns import Message, ToolCall
+from tunesmith.core.nouns import Message, Row, ToolCall
 from tunesmith.text.render import Rendered, Renderer
 
 # As Qwen2.5's: tools in the system turn, calls and answers between marks
@@ -114,6 +114,12 @@ def test_many_at_once_are_the_same_as_one_by_one(renderer: Renderer) -> None:
     examples = [plain, ((ASK, CALL, RESULT), "Clear.", TOOLS), ((ASK, CALL), "x", TOOLS), ((), "text")]
     many = renderer.render_many(examples)  # type: ignore[arg-type]
     assert many == [renderer.render(*e) for e in examples]  # type: ignore[misc]
+
+
+def test_rows_are_rendered_with_their_tools(renderer: Renderer) -> None:
+    row = Row(id="i", messages=(ASK,), target="Clear.", file="f", line=1, group="g", tools=TOOLS)
+    assert renderer.render_rows([row]) == [renderer.render((ASK,), "Clear.", TOOLS)]
+    assert renderer.render_rows([row]) != [renderer.render((ASK,), "Clear.")]
 
 
 def test_a_special_token_spelt_in_arguments_is_text(renderer: Renderer) -> None:

@@ -182,7 +182,18 @@ def _finding(what: str, where: str = "", fix: str = "") -> dict[str, str]:
 
 
 def _unread_findings(unread: Sequence[Unread]) -> list[dict[str, str]]:
-    return [_finding(f"is not read: {u.what}", u.file, u.fix) for u in unread if not u.harmless]
+    """One for each file; where many are not read for one reason, the first ones and how many more."""
+    found = []
+    seen: Counter[str] = Counter()
+    for u in unread:
+        if not u.harmless:
+            seen[u.reason] += 1
+            if seen[u.reason] <= LARGEST:
+                found.append(_finding(f"is not read: {u.what}", u.file, u.fix))
+    for reason, n in sorted(seen.items()):
+        if n > LARGEST:
+            found.append(_finding(f"{n - LARGEST:,} more files are not read ({reason}); check.json lists them all"))
+    return found
 
 
 def _file_findings(together: Sequence[tuple[Shape, FileFacts, int]]) -> list[dict[str, str]]:

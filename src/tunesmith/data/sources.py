@@ -25,7 +25,7 @@ from tunesmith.data.shapes import (
     stated_shape,
 )
 from tunesmith.data.stages import CheckInputs, CheckSpec
-from tunesmith.data.validate import Problems
+from tunesmith.data.validate import SHOWN_PROBLEMS, Problems
 
 MADE = {"corpus.jsonl": "text", "pairs.jsonl": "prompt_completion"}  # the shapes of files that other steps made
 
@@ -94,6 +94,10 @@ def find_sources(spec: CheckSpec, inputs: CheckInputs) -> tuple[list[Source], li
                 sources.append(Source(path=inputs.made / name, facts=facts, made=True))
         clash = {s.name for s in sources if s.made} & {f.file for _, f in files}
         problems += [Problem(where=n, what="is the name of a file that Tunesmith makes", fix="rename it") for n in sorted(clash)]  # fmt: skip
+    if len(problems) > SHOWN_PROBLEMS:
+        more = f"{len(problems) - SHOWN_PROBLEMS:,} more files cannot be read"
+        fix = "name the files that hold rows, or leave the others out: --set data.bad_rows=leave_out"
+        problems = [*problems[:SHOWN_PROBLEMS], Problem(where="data.files", what=more, fix=fix)]
     if not sources and not problems:
         problems.append(Problem(where="data.files", what="no file is named that holds rows", fix=f"name one: {KNOWN}"))
     if problems:

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.errors import DataError
-from tunesmith.core.nouns import Message
+from tunesmith.core.nouns import Message, Row
 from tunesmith.text import calls, receipt
 from tunesmith.text.layout import KEPT, Layout, find_layout, fold_system
 from tunesmith.text.template import PLAIN, ChatTemplate, TemplateRefusal, Tools
@@ -145,6 +145,10 @@ class Renderer:
                 ids = next(encoded)
                 rendered.append(_join(ids, [False] * len(ids), self._answer(target)))
         return rendered
+
+    def render_rows(self, rows: Iterable[Row]) -> list[Rendered]:
+        """`render_many` of rows with all that they hold, so that no caller forgets their tools."""
+        return self.render_many((row.messages, row.target, row.tools) for row in rows)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of answer ids, up to the first stop token; special tokens and the template's own white space
