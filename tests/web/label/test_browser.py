@@ -69,6 +69,7 @@ def saved(page: Any) -> None:
 
 def press(page: Any, key: str) -> None:
     """A key, and wait until another item (or none) is on the screen."""
+    page.wait_for_function("() => document.getElementById('moment').hidden", polling=10)
     before = item(page)
     page.keyboard.press(key)
     page.wait_for_function(
@@ -85,6 +86,7 @@ def test_fifty_labels_by_keyboard_with_a_reload_in_the_middle(serve: Serve, open
             page.reload()  # whatever had not reached the server yet is sent again
             page.wait_for_selector("form.judge:visible")
         wanted.append(("olga", f"ticket{n:05d}", "label", LABELS[n % 6]))
+        page.wait_for_selector("form.judge")  # typing may be faster than this machine
         assert item(page) == wanted[-1][1]
         press(page, str(n % 6 + 1))
     saved(page)
@@ -425,19 +427,20 @@ def test_a_server_killed_in_the_middle_loses_no_acknowledged_judgment(tmp_path: 
     process, base = start_server(tmp_path, 0)
     page = open_page(base)
     typed = 0
-    for kill in range(3):
+    for kill in range(2):
         for _ in range(4):
             press(page, "123456"[typed % 6])
             typed += 1
+        page.wait_for_selector("form.judge")  # the next item is here; what was typed may still be on its way
         acknowledged = page.inner_text("#mine")
         stop_server(process, signal.SIGKILL)
-        press(page, "123456"[typed % 6])  # the next item was here already; the judgment waits
+        press(page, "123456"[typed % 6])  # nobody is there to take it: it waits
         typed += 1
         process, _ = start_server(tmp_path, int(base.rpartition(":")[2]))
         page.evaluate("flush()")
         page.wait_for_function("() => document.getElementById('saved').textContent === 'saved'", timeout=20_000)
         assert int(acknowledged) <= int(page.inner_text("#mine")) == typed
-        if kill == 1:
+        if kill == 0:
             page.reload()
             page.wait_for_selector("form.judge:visible")
     stop_server(process, signal.SIGTERM)

@@ -9,6 +9,7 @@ const path = `/api/q/${encodeURIComponent(room.queue)}${disputes ? "/disputes" :
 let items = room.first ? [{ id: room.first, html: $("item").innerHTML }] : [];  // [0] is on the screen
 let past = [];  // what was judged here, to go back to at once: {id, item}
 let undo = JSON.parse(room.undo);  // the newest judgment that the server would undo
+let isCurrent = true;  // nothing was said since the server's last list: an empty one means the end
 let jump = null;  // the item that an undo brings back, once the server has sent it
 let shownAt = performance.now(), sending = null, again = false, delay = 500, timer = 0, count = 0;
 
@@ -103,6 +104,7 @@ function take(answer) {  // the server's list is right, but for what has been sa
     else if (isEdited || fresh.some(f => f.id === current?.id)) items = [current, ...fresh.filter(f => f.id !== current.id)];
     else items = fresh;
   }
+  isCurrent = !said.length;
   progress(answer.progress, said.length);
   if (items[0]?.id !== current?.id || !current) show();
 }
@@ -137,7 +139,8 @@ function showUndo() { $("undo-form").hidden = !(past.length || undo); }
 function show() {
   const item = items[0];
   $("item").innerHTML = item ? item.html : "";  // escaped by the server, which also wrote the page
-  $("done").hidden = Boolean(item);
+  $("done").hidden = Boolean(item) || !isCurrent;
+  $("moment").hidden = Boolean(item) || isCurrent;
   enhance();
   window.scrollTo(0, 0);
   shownAt = performance.now();
@@ -168,6 +171,7 @@ function say(verb, value, reason, words) {
     seconds: Math.min(86400, Math.round(performance.now() - shownAt) / 1000),
   };
   keep(said);
+  isCurrent = false;
   past.push({ id: said.id, item });
   problem("");
   $("said").textContent = words;
@@ -263,6 +267,10 @@ $("help-open").hidden = false;
 $("help-open").addEventListener("click", () => $("help").showModal());
 window.addEventListener("online", flush);
 document.addEventListener("visibilitychange", () => { if (!document.hidden) flush(); });
-if (waiting().some(([, s]) => s.item === items[0]?.id)) { items = []; show(); }  // judged before the reload
+if (waiting().some(([, s]) => s.item === items[0]?.id)) {  // judged before the reload
+  items = [];
+  isCurrent = false;
+  show();
+}
 enhance();
 flush();
