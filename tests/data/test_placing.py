@@ -57,7 +57,7 @@ def try_split(root: Path, rows: list[Row], **changes: Any) -> Split | None:
     try:
         return split(root, rows, **{**ANY, **changes})
     except DataError as e:
-        assert "no row falls into" in str(e) or "cannot fill three splits" in str(e)
+        assert "no row" in str(e) or "cannot fill three splits" in str(e)
         return None
 
 
@@ -256,16 +256,16 @@ def test_a_component_too_large_to_place_is_divided_at_its_weakest_links(tmp_path
         if i:  # a row half of one family, half of the next: near to both
             words = families_[i - 1][0].split()[:31] + family[0].split()[:31]
             rows.append(row(" ".join(words), line=at - 1))
-    got = split(tmp_path / "1", rows, near=0.4, **ANY)
+    got = split(tmp_path / "1", rows, near=0.35, **ANY)
     facts = got.placed.facts["near"]
     assert facts["largest"] == 43 and facts["divided"] == 1
-    assert straddling(got, 0.4) == []
+    assert straddling(got, 0.35) == []
     assert set(got.left_out) <= {699, 799, 899} and all(why[0] == "bridge" for why in got.left_out.values())
     assert all(len({got.split[500 + 100 * s + j] for j in range(10)}) == 1 for s in range(4))
 
 
 def test_a_dense_cluster_has_no_bridges_and_stays_whole(tmp_path: Path) -> None:
-    rows = [*plain(200, 1), *[row(t, line=500 + j) for j, t in enumerate(copies(60, 1, edits=3))]]
+    rows = [*plain(200, 1), *[row(t, line=500 + j) for j, t in enumerate(copies(60, 1, edits=1))]]
     got = split(tmp_path, rows, near=0.5, **ANY)
     assert got.placed.facts["near"]["largest"] == 60 and got.placed.facts["near"]["divided"] == 0
     assert not got.left_out and len({got.split[500 + j] for j in range(60)}) == 1 and straddling(got, 0.5) == []
