@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -72,14 +73,13 @@ def masked(text: str, spans: Sequence[Span]) -> str:
 
 
 def masked_excerpt(text: str, start: int, end: int, hidden: Sequence[Span]) -> str:
-    """`text[start:end]` with some context on one line, everything in `hidden` as its tag."""
+    """`text[start:end]` with some context on one line, everything in `hidden` (in order and apart) as its tag."""
     low, high = max(0, start - AROUND), min(len(text), end + AROUND)
-    inside = []
-    for span in hidden:
-        if span.end > low and span.start < high:
-            low, high = min(low, span.start), max(high, span.end)  # a half of it would show
-            inside.append(span)
-    inside = [s for s in hidden if s.start < high and s.end > low]
+    first = bisect_right(hidden, low, key=lambda s: s.end)
+    last = bisect_left(hidden, high, key=lambda s: s.start)
+    inside = hidden[first:last]
+    if inside:  # a half of a value would show
+        low, high = min(low, inside[0].start), max(high, inside[-1].end)
     shifted = [s._replace(start=max(s.start, low) - low, end=min(s.end, high) - low) for s in inside]
     flat = " ".join(masked(text[low:high], shifted).split())
     shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in flat)
