@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from tests.data.making import read_all
 from tunesmith.core.errors import DataError
-from tunesmith.data import lines
+from tunesmith.data import jsonl, lines
+from tunesmith.data.formats import json_list
 from tunesmith.data.read import usable_files
 
 
@@ -129,6 +130,30 @@ def test_a_key_that_comes_twice_is_found_however_it_is_written(
     good, bad, _ = read_all(write(tmp_path_factory.getbasetemp(), "twice.jsonl", body.encode()))
     assert [r.line for r in good] == [1, *(i + 2 for i, o in enumerate(objects) if not _twice(o))]
     assert all(b.fault.reason == "duplicate_key" for b in bad)
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 64])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "wrapped.json"])
+def test_no_size_of_a_block_changes_what_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, name: str
+) -> None:
+    lines_of = [
+        '{"a":"b"}',
+        '{"a":"é😀\\n"}',
+        '{"a":1,"a":2}',
+        '{"a":"\\u0000"}',
+        '{"c":[1,{"d":"x"}]}',
+        '{"a":NaN}',
+        "[1]",
+    ]
+    body = "\r\n".join(lines_of) if name == "x.jsonl" else "[" + ",\n".join(lines_of) + "]"
+    body = '{"meta": {"a": [1]},\n"data": ' + body + ', "more": 1}' if name == "wrapped.json" else body
+    path = write(tmp_path, name, b"\xef\xbb\xbf" + body.encode())
+    want = read_all(path)
+    monkeypatch.setattr(jsonl, "BLOCK", size)
+    monkeypatch.setattr(json_list, "CHUNK", size)
+    assert read_all(path) == want
+    assert [b.fault.reason for b in want[1]] == ["duplicate_key", "nul", "not_finite", "not_an_object"]
 
 
 def test_only_a_newline_ends_a_line(tmp_path: Path) -> None:

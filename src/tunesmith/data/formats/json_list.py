@@ -42,12 +42,13 @@ class _Window:
         self.at = 0
         self.line = 1
         self._ended = False
-        self._grow(CHUNK)
+        while not self.text and self.grow(CHUNK):
+            pass
         if self.text.startswith("\ufeff"):
             facts.bom = True
             self.at = 1
 
-    def _grow(self, n: int) -> bool:
+    def grow(self, n: int) -> bool:
         if self._ended:
             return False
         piece = self._f.read(n)
@@ -60,9 +61,9 @@ class _Window:
     def peek(self) -> str:
         """The next character that is not white space; "" at the end of the file."""
         while True:
-            end = SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
+            end = _skip_space(self.text, self.at)
             self.move(end)
-            if end < len(self.text) or not self._grow(CHUNK):
+            if end < len(self.text) or not self.grow(CHUNK):
                 return self.text[end : end + 1] if end < len(self.text) else ""
 
     def move(self, end: int) -> None:
@@ -94,7 +95,7 @@ class _Window:
             if len(self.text) - self.at > lines.LINE_LIMIT:
                 raise _Broken(f"{trouble}; one record may have {lines.LINE_LIMIT >> 20} MiB")
             more *= 2
-            if not self._grow(more) and trouble != "the file ends within a value":
+            if not self.grow(more) and trouble != "the file ends within a value":
                 raise _Broken(trouble)
 
 
@@ -165,39 +166,55 @@ def _list(window: _Window) -> Iterator[tuple[int, str]]:
 def _object(window: _Window, facts: FileFacts) -> str | list[str]:
     """The text of a whole object; or, when its key "data" begins a list of objects, the keys met before, with
     the window at that list."""
-    start, line = window.at, window.line
-    before: list[str] = []
-    if _opens_data(window, before):
+    more = CHUNK
+    while True:
+        found = _find_data(window.text, window.at + 1)
+        if found is None and len(window.text) - window.at <= lines.LINE_LIMIT and window.grow(more):
+            more *= 2
+            continue
+        if not found:
+            return window.element()
+        place, before = found
+        window.move(place)
         facts.notes.append('the records are the list under "data"')
         return before
-    window.at, window.line = start, line
-    return window.element()
 
 
-def _opens_data(window: _Window, before: list[str]) -> bool:
-    """Looks only at what the window holds already: "data" must come within its first characters."""
-    window.move(window.at + 1)
-    text = window.text
-    at = window.at
+def _find_data(text: str, at: int) -> tuple[int, list[str]] | tuple[()] | None:
+    """Where the list of objects under "data" begins, in the object whose first key is at `at`, and the keys before
+    it; () if there is none; None if the text ends too early to tell."""
+    before: list[str] = []
     while True:
-        at = SPACE.match(text, at).end()  # type: ignore[union-attr]
+        at = _skip_space(text, at)
         try:
             key, at = ENDS.raw_decode(text, at)
-            at = SPACE.match(text, at).end()  # type: ignore[union-attr]
-            if not isinstance(key, str) or text[at : at + 1] != ":":
-                return False
-            at = SPACE.match(text, at + 1).end()  # type: ignore[union-attr]
+            at = _skip_space(text, at)
+            if at == len(text):
+                return None
+            if not isinstance(key, str) or text[at] != ":":
+                return ()
+            at = _skip_space(text, at + 1)
             if key == "data":
-                window.move(at)
-                return re.match(r"\[[ \t\r\n]*\{", text[at:]) is not None
+                opening = re.compile(r"\[[ \t\r\n]*+(.)?", re.DOTALL).match(text, at)
+                if at == len(text) or (opening and opening[1] is None):
+                    return None
+                return (at, before) if opening and opening[1] == "{" else ()
             before.append(key)
             _, at = ENDS.raw_decode(text, at)
-        except (json.JSONDecodeError, RecursionError):
-            return False
-        at = SPACE.match(text, at).end()  # type: ignore[union-attr]
-        if text[at : at + 1] != ",":
-            return False
+        except json.JSONDecodeError:
+            return None
+        except RecursionError:
+            return ()
+        at = _skip_space(text, at)
+        if at == len(text):
+            return None
+        if text[at] != ",":
+            return ()
         at += 1
+
+
+def _skip_space(text: str, at: int) -> int:
+    return SPACE.match(text, at).end()  # type: ignore[union-attr]
 
 
 def _rest_of_object(window: _Window, facts: FileFacts, keys: list[str]) -> None:
