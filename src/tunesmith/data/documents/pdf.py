@@ -45,6 +45,8 @@ def read_pdf(data: bytes) -> Extracted:
                 found.removed.append(Removed(reason="broken_page", text="", detail="cannot be opened", page=number + 1))
                 continue
             lines = read_page(page, number + 1)
+            if lines.unmapped:
+                found.removed.append(_unmapped(lines))
             if lines.lines:
                 pages.append(lines)
             else:
@@ -59,6 +61,12 @@ def read_pdf(data: bytes) -> Extracted:
         _take_out(read, CONTINUES, "continuation", found.removed)
     found.blocks = blocks_of(pages, bookmarks)
     return found
+
+
+def _unmapped(page: Page) -> Removed:
+    what = "characters that the file's fonts have no letters for"
+    n = page.unmapped
+    return Removed(reason="unmapped", text="", detail=what, page=page.number, count=n, characters=n)
 
 
 def _unreadable(said: str) -> Unreadable:

@@ -18,6 +18,7 @@ from tunesmith.data.documents.blocks import CONTROLS
 
 MONOSPACED = re.compile(r"mono|courier|consol|menlo|typewriter|x[a-z]{0,2}tt|cmtt|[a-z]\d[a-z]*tt|inconsolata", re.I)
 BOLD = re.compile(r"bold|black|heavy|semib|demi", re.I)
+UNMAPPED = "\0\ufffd"
 HYPHEN = "\x02"  # PDFium's mark for a hyphen at the end of a line
 GAP = 1.8  # of the font size: a wider gap inside a line parts columns or cells
 TOUCHING = 0.1  # of the font size
@@ -49,33 +50,40 @@ class Page:
     number: int  # 1-based
     width: float
     lines: list[Line]
+    unmapped: int = 0  # characters that the font says no letter for
 
 
 def read_page(page: Any, number: int) -> Page:
-    """Lines in the file's own order; each is one font's run of characters without a wide gap."""
+    """Lines in the file's own order: runs of characters without a wide gap or a change of height."""
     raw = need("pypdfium2.raw", extra="documents")
     text_page = page.get_textpage()
+    left, right, bottom, top = (ctypes.c_double() for _ in range(4))  # used again for each character: it is much faster
     try:
-        lines: list[Line] = []
+        read = Page(number, page.get_width(), [])
         chars: list[tuple[int, str, Box | None]] = []
         last: Box | None = None  # of the character before
+        size = 0.0  # of the line's first character
         for k in range(text_page.count_chars()):
             char = chr(raw.FPDFText_GetUnicode(text_page, k))
             if char in "\r\n":
-                _close(chars, lines, text_page, raw, number)
+                _close(chars, read.lines, text_page, raw, number)
                 last = None
-                continue
-            if char.isspace():
+            elif char.isspace():
                 chars.append((k, " ", None))
-                continue
-            box = text_page.get_charbox(k)
-            size = max(raw.FPDFText_GetFontSize(text_page, k), 4.0)
-            if last is not None and _goes_elsewhere(last, box, size):
-                _close(chars, lines, text_page, raw, number)
-            chars.append((k, char, box))
-            last = box
-        _close(chars, lines, text_page, raw, number)
-        return Page(number, page.get_width(), lines)
+            elif char in UNMAPPED:
+                read.unmapped += 1
+            else:
+                raw.FPDFText_GetCharBox(text_page, k, left, right, bottom, top)
+                box = (left.value, bottom.value, right.value, top.value)
+                if last is None:
+                    size = max(raw.FPDFText_GetFontSize(text_page, k), 4.0)
+                elif _goes_elsewhere(last, box, size):
+                    _close(chars, read.lines, text_page, raw, number)
+                    size = max(raw.FPDFText_GetFontSize(text_page, k), 4.0)
+                chars.append((k, char, box))
+                last = box
+        _close(chars, read.lines, text_page, raw, number)
+        return read
     finally:
         text_page.close()
 
