@@ -12,7 +12,7 @@ from tunesmith.core.errors import InputError, StorageError
 from tunesmith.ledger.explain import explained
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.objects import copy_hashed
-from tunesmith.ledger.records import Records
+from tunesmith.ledger.records import CURRENT_FILES, Records
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +25,10 @@ class Backup:
 
 
 def backup(ledger: Ledger, destination: Path) -> Backup:
-    """Copy into a new folder, which appears whole or not at all. `Ledger.open(destination)` restores it.
+    """Copy into a new folder, which appears whole or not at all. Until then nothing can be forgotten. `Ledger.open(destination)` restores it.
 
     First the database at one moment, then the files it refers to: objects are never removed while
-    a record names them. Every file is hashed as it is copied. Traces and models in the user's cache
+    a record names them, and `forget` waits. Every file is hashed as it is copied. Traces and models in the user's cache
     are not part of it. Raises InputError if the destination exists, StorageError for a damaged file.
     """
     destination = destination.absolute()
@@ -39,14 +39,15 @@ def backup(ledger: Ledger, destination: Path) -> Backup:
         shutil.rmtree(temporary, ignore_errors=True)  # of a backup that was killed
         temporary.mkdir(parents=True)
         try:
-            ledger.records.database.copy_to(temporary / "ledger.db")
-            records = Records(temporary / "ledger.db")
-            try:
-                objects, size = _copy_objects(ledger, records, temporary)
-                facts = records.database.read("SELECT count(*) FROM facts")[0][0]
-                left_out = _external_folders(records)
-            finally:
-                records.database.close()
+            with ledger.objects.session():
+                ledger.records.database.copy_to(temporary / "ledger.db")
+                records = Records(temporary / "ledger.db")
+                try:
+                    objects, size = _copy_objects(ledger, records, temporary)
+                    facts = records.database.read("SELECT count(*) FROM facts")[0][0]
+                    left_out = _external_folders(records)
+                finally:
+                    records.database.close()
             _sync(temporary)
             temporary.rename(destination)
             sync_folder(destination.parent)
@@ -59,7 +60,8 @@ def backup(ledger: Ledger, destination: Path) -> Backup:
 def _copy_objects(ledger: Ledger, records: Records, target: Path) -> tuple[int, int]:
     count = total = 0
     stored = records.database.read(
-        "SELECT DISTINCT sha256 FROM files WHERE artifact IN (SELECT artifact FROM places WHERE folder = '')"
+        f"SELECT DISTINCT sha256 FROM {CURRENT_FILES} WHERE sha256 IS NOT NULL "  # noqa: S608
+        "AND artifact IN (SELECT artifact FROM places WHERE folder = '')"
     )
     for (sha256,) in stored:
         copy = target / "objects" / sha256[:2] / sha256

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tunesmith.core.errors import StorageError
+from tunesmith.core.errors import Busy, StorageError
 from tunesmith.ledger.explain import explained, is_busy
 from tunesmith.ledger.locks import FileLock
 
@@ -126,6 +126,18 @@ class Database:
                 self._patiently(lambda: self._open().backup(target))
             finally:
                 target.close()
+
+    def scrub(self) -> None:
+        """Rewrite the file, so that no free page and no log keeps what was deleted. Raises Busy where another
+        process reads on and on."""
+        with self._thread_lock, explained(self.path), FileLock(self._queue):
+            db = self._patiently(self._open)
+            self._patiently(lambda: db.execute("VACUUM"))
+            deadline = time.monotonic() + PATIENCE_S
+            while db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                if time.monotonic() > deadline:
+                    raise Busy("another process keeps reading the database", where=str(self.path), fix="end it")
+                time.sleep(0.05)
 
     def close(self) -> None:
         with self._thread_lock:

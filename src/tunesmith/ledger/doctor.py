@@ -14,7 +14,7 @@ from tunesmith.ledger.database import migrate
 from tunesmith.ledger.explain import DAMAGED
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.locks import FileLock
-from tunesmith.ledger.records import DERIVED, GENESIS, SCHEMA, derive, fact_hash
+from tunesmith.ledger.records import DERIVED, GENESIS, SCHEMA, body_id, derive, fact_hash
 from tunesmith.ledger.verify import problem_with
 
 RESTORE = "restore the newest backup: facts cannot be made again"
@@ -88,6 +88,7 @@ def _database(db: sqlite3.Connection) -> Iterator[Finding]:
 def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Finding]:
     """Each fact against its hash and the one before; its rows are derived again into `fresh`."""
     prev, expected = GENESIS, 1
+    rewritten = _rewritten(db)
     for seq, at, kind, body, before, hash in db.execute(
         "SELECT seq, at, kind, body, prev, hash FROM facts ORDER BY seq"
     ):
@@ -99,13 +100,25 @@ def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Findin
             yield _damage(where, f"facts {expected} to {seq - 1} are missing")
         elif before != prev:
             yield _damage(where, "does not continue the chain: this fact or the one before was changed")
-        if fact_hash(before, seq, at, kind, body) != hash:
+        if fact_hash(before, seq, at, kind, body) != hash and rewritten.get(seq) != body_id(body):
             yield _damage(where, f"was changed after it was written: its hash is not {hash}")
         prev, expected = hash, seq + 1
         try:
             derive(fresh, seq, kind, json.loads(body))
         except (sqlite3.Error, ValueError, LookupError, TypeError, AttributeError) as e:
             yield _damage(where, f"cannot be read: {type(e).__name__}")
+
+
+def _rewritten(db: sqlite3.Connection) -> dict[int, str]:
+    """Facts whose body `forget` rewrote -> what it must be since; a later fact says so, in the chain itself."""
+    found: dict[int, str] = {}
+    for seq, body in db.execute("SELECT seq, body FROM facts WHERE kind = 'forget' ORDER BY seq"):
+        try:
+            named = json.loads(body)["bodies"].items()
+            found |= {int(n): str(id) for n, id in named if int(n) < seq}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            continue  # a damaged fact: the chain says so, and what it named is found changed
+    return found
 
 
 def _derived(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Finding]:
@@ -139,7 +152,7 @@ def _files(ledger: Ledger, progress: Callable[..., None]) -> Iterator[Finding]:
         if artifact.id != id:
             yield _damage(f"ledger.db: artifact {id}", f"its files make it {artifact.id}")
         for file in ledger.files(artifact).values():
-            if (file.path, file.entry.sha256) in seen:
+            if file.erased or (file.path, file.entry.sha256) in seen:
                 continue
             seen.add((file.path, file.entry.sha256))
             problem = problem_with(file)

@@ -13,18 +13,22 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from tunesmith.core.canonical import plain
-from tunesmith.core.errors import InputError
-from tunesmith.core.nouns import Artifact, Run
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.core.nouns import Artifact, FileEntry, Run
 from tunesmith.ledger.explain import explained
 from tunesmith.ledger.locks import FileLock
 from tunesmith.ledger.objects import Objects, Session, files_of
 from tunesmith.ledger.records import Fact, Move, Records, artifact_fact
+from tunesmith.ledger.scrub import Scrub
 from tunesmith.ledger.verify import Placed, Verifier
+
+STILL_THERE = "take it out of the file (tunesmith forget --dry-run with the same words says on which lines)"
 
 
 class Ledger:
@@ -36,6 +40,7 @@ class Ledger:
         self.objects = Objects(self.state / "objects", self.locks / "objects")
         self.records = Records(self.state / "ledger.db")
         self._verifier = Verifier(self.records.database)
+        self.scrub = Scrub(self.state, self.objects, self.records)
         self._sweep()
 
     @classmethod
@@ -89,7 +94,22 @@ class Ledger:
                 raise InputError("a file's name must be relative", where=name, fix="leave out / at the start and ..")
             if not path.is_file():
                 raise InputError("there is no such file", where=str(path), fix="check the path")
-        return Artifact(kind=kind, files=session.take(files, move=move))
+        entries = session.take(files, move=move)
+        self._refuse_erased(entries, files)
+        return Artifact(kind=kind, files=entries)
+
+    def _refuse_erased(self, entries: Mapping[str, FileEntry], files: Mapping[str, Path]) -> None:
+        """What was erased must not come back through the door by which it came."""
+        problems = []
+        for name, entry in entries.items():
+            at = self.records.erased_at(entry.sha256)
+            if at is not None:
+                with explained(self.state):
+                    self.objects.file(entry.sha256).unlink(missing_ok=True)
+                what = f"still holds what was forgotten on {at[:10]} (UTC)"
+                problems.append(Problem(where=str(files[name]), what=what, fix=STILL_THERE))
+        if problems:
+            raise InputError(problems)
 
     def append_new(self, artifacts: list[Artifact], *facts: Fact) -> None:
         """Record artifacts, where new to the store, and further facts, in one transaction."""
@@ -139,7 +159,14 @@ class Ledger:
     def files(self, artifact: Artifact) -> dict[str, Placed]:
         """Where the artifact's files lie and what they must hold."""
         place = self.records.folder(artifact.id) or ""
-        return dict(zip(artifact.files, self._placed(artifact, place), strict=True))
+        files = dict(zip(artifact.files, self._placed(artifact, place), strict=True))
+        for name, (sha256, size, at) in self.records.redacted(artifact.id).items():
+            if sha256 is None:
+                files[name] = replace(files[name], path=self.views / artifact.id / name, erased=at)
+            else:
+                entry = FileEntry(sha256=sha256, bytes=size)
+                files[name] = replace(files[name], path=self.objects.file(sha256), entry=entry)
+        return files
 
     def _placed(self, artifact: Artifact, folder: str) -> list[Placed]:
         if folder:
@@ -154,7 +181,7 @@ class Ledger:
     def is_whole(self, artifact_id: str) -> bool:
         """All files are there with the right size. Cheap; `path` also checks the content."""
         files = self.files(self.artifact(artifact_id)).values()
-        return all(f.path.is_file() and f.path.stat().st_size == f.entry.bytes for f in files)
+        return all(not f.erased and f.path.is_file() and f.path.stat().st_size == f.entry.bytes for f in files)
 
     def _build(self, view: Path, links: dict[str, str]) -> None:
         # the folder itself stays writable, so that `rm -r .tunesmith` works; the files in it are not
@@ -250,6 +277,7 @@ class Ledger:
     def _sweep(self) -> None:
         """What killed processes left: half-written files, unacknowledged objects, work already recorded."""
         self.objects.sweep(self.records.is_referenced)
+        self.scrub.resume()
         for folder in self.work.iterdir():
             lock = FileLock(self.locks / folder.name)
             if self.records.runs("key = ? AND status = 'finished'", [folder.name], 1) and lock.try_now():

@@ -25,13 +25,20 @@ from tunesmith.ledger.database import Database, Schema
 APPLICATION_ID = 0x54534D4C  # "TSML"
 GENESIS = "0" * 64
 SCHEMA = Schema.load("ledger", APPLICATION_ID, Path(__file__).parent / "migrations")
-DERIVED = ("artifacts", "files", "places", "runs", "edges", "moves", "notes", "judgments")
+DERIVED = ("artifacts", "files", "places", "runs", "edges", "moves", "notes", "judgments", "redactions")
+# every stored file as it is now: artifact, path, sha256 (NULL where it was erased), bytes, and what it was at first
+CURRENT_FILES = """(
+    SELECT f.artifact, f.path, CASE WHEN r.seq IS NULL THEN f.sha256 ELSE r.new END AS sha256,
+           CASE WHEN r.seq IS NULL THEN f.bytes ELSE r.bytes END AS bytes, f.sha256 AS first
+    FROM files f LEFT JOIN redactions r ON r.artifact = f.artifact AND r.path = f.path AND r.seq =
+        (SELECT max(q.seq) FROM redactions q WHERE q.artifact = f.artifact AND q.path = f.path)
+)"""
 PREFIX = 6  # shortest start of an id that is looked up: fewer characters match by accident
 
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    kind: Literal["artifact", "run", "reference", "note"]
+    kind: Literal["artifact", "run", "reference", "note", "forget"]
     body: dict[str, Any]
 
 
@@ -108,21 +115,49 @@ def derive(db: sqlite3.Connection, seq: int, kind: str, body: dict[str, Any]) ->
             said = body["body"]
             row = (seq, said["id"], said["queue"], said["item"], said["annotator"])
             db.execute("INSERT INTO judgments VALUES (?, ?, ?, ?, ?)", row)
+    elif kind == "forget":
+        rows = [(seq, f["artifact"], f["path"], f["old"], f["new"], f["bytes"]) for f in body["files"]]
+        db.executemany("INSERT INTO redactions VALUES (?, ?, ?, ?, ?, ?)", rows)
     else:
         raise ValueError(f"unknown kind of fact: {kind}")
+
+
+def body_id(body: str) -> str:
+    """What a `forget` fact says a rewritten body must be: the hash of its text."""
+    return hashlib.sha256(body.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def rewrite(db: sqlite3.Connection, bodies: dict[int, str]) -> None:
+    """Put other bodies into facts: only inside the transaction whose `forget` fact names them by `body_id`.
+    Their hashes stay, so the chain goes on; what follows from them is derived again."""
+    trigger = "facts_are_never_changed"
+    (sql,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (trigger,)).fetchone()
+    db.execute(f"DROP TRIGGER {trigger}")
+    for seq, text in bodies.items():
+        (kind,) = db.execute("SELECT kind FROM facts WHERE seq = ?", (seq,)).fetchone()
+        db.execute("UPDATE facts SET body = ? WHERE seq = ?", (text, seq))
+        if kind != "run":  # of a run's body nothing that is derived is ever rewritten
+            for table in ("notes", "judgments", "moves"):
+                db.execute(f"DELETE FROM {table} WHERE seq = ?", (seq,))  # noqa: S608
+            derive(db, seq, kind, msgspec.json.decode(text))
+    db.execute(sql)
 
 
 class Records:
     def __init__(self, path: Path) -> None:
         self.database = Database(path, SCHEMA)
 
-    def append(self, facts: Callable[[], Sequence[Fact]] | Sequence[Fact]) -> None:
+    def append(
+        self, facts: Callable[[], Sequence[Fact]] | Sequence[Fact], rewritten: dict[int, str] | None = None
+    ) -> None:
         """All of them or none, in one transaction. A function is called inside it, so that what it
-        looks up cannot change before its facts are written."""
+        looks up cannot change before its facts are written. `rewritten`: see `rewrite`."""
         with self.database.write() as db:
             last = db.execute("SELECT seq, hash FROM facts ORDER BY seq DESC LIMIT 1").fetchone()
             seq, prev = last or (0, GENESIS)
             for fact in facts() if callable(facts) else facts:
+                if fact.kind == "forget":
+                    rewrite(db, rewritten or {})
                 seq, at = seq + 1, now()
                 text = canonical_json(fact.body).decode("utf-8")
                 hash = fact_hash(prev, seq, at, fact.kind, text)
@@ -145,7 +180,30 @@ class Records:
         return found[0][0] if found else None
 
     def is_referenced(self, sha256: str) -> bool:
-        return bool(self.database.read("SELECT 1 FROM files WHERE sha256 = ? LIMIT 1", (sha256,)))
+        """Some artifact has this file now."""
+        found = self.database.read(
+            "SELECT 1 FROM files f WHERE sha256 = ? AND NOT EXISTS "
+            "(SELECT 1 FROM redactions r WHERE r.artifact = f.artifact AND r.path = f.path) "
+            "UNION ALL SELECT 1 FROM redactions r WHERE new = ? AND seq = "
+            "(SELECT max(seq) FROM redactions q WHERE q.artifact = r.artifact AND q.path = r.path) LIMIT 1",
+            (sha256, sha256),
+        )
+        return bool(found)
+
+    def redacted(self, artifact: str) -> dict[str, tuple[str | None, int, str]]:
+        """Path -> what `forget` made of it: SHA-256 (None: erased), bytes, and when."""
+        rows = self.database.read(
+            "SELECT path, new, bytes, at FROM redactions JOIN facts USING (seq) WHERE artifact = ? ORDER BY seq",
+            (artifact,),
+        )
+        return {path: (new, size, at) for path, new, size, at in rows}
+
+    def erased_at(self, sha256: str) -> str | None:
+        """When a file with this content was erased from the store; None if it never was, or is referred to."""
+        rows = self.database.read(
+            "SELECT at FROM redactions JOIN facts USING (seq) WHERE old = ? ORDER BY seq DESC LIMIT 1", (sha256,)
+        )
+        return rows[0][0] if rows and not self.is_referenced(sha256) else None
 
     def runs(self, where: str, values: Sequence[Any], limit: int | None) -> list[Run]:
         """Newest first. `where` is a condition of ours on `runs`, never text from outside."""

@@ -19,6 +19,7 @@ from tunesmith.core.nouns import FileEntry
 from tunesmith.ledger.database import Database
 from tunesmith.ledger.explain import explained
 
+ERASED = "take what was forgotten out of your own copy of the file, and run again from there"
 SETTLED_NS = 2_000_000_000  # coarsest clock of a file system: a file younger than this may change unseen
 
 
@@ -29,10 +30,16 @@ class Placed:
     path: Path
     entry: FileEntry
     remedy: str  # what to do when it doesn't
+    erased: str = ""  # when `forget` erased the whole file
 
 
 def problem_with(file: Placed) -> Problem | None:
     """Read the whole file. None if it is right."""
+    if file.erased:
+        what = (
+            f"was erased on {file.erased[:10]} (UTC): it held what was to be forgotten, and its format cannot be edited"
+        )
+        return Problem(where=str(file.path), what=what, fix=ERASED)
     with explained(file.path):
         if not file.path.is_file():
             return Problem(where=str(file.path), what="the file is missing", fix=file.remedy)
@@ -55,7 +62,7 @@ class Verifier:
         """Raises StorageError naming every file that is missing or not what it was."""
         problems, fresh = [], []
         for file in files:
-            before = _stamp(file.path)
+            before = _stamp(file.path) if not file.erased else None
             if before is not None and self._is_known(file, before):
                 continue
             problem = problem_with(file)
