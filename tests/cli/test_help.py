@@ -12,6 +12,7 @@ import pytest
 
 from tunesmith import __version__
 from tunesmith.cli.app import NAMES, VERBS, run, tunesmith
+from tunesmith.cli.verbs.data import VERBS as DATA_VERBS
 
 ROOT = click.Context(tunesmith, info_name="tunesmith")
 WORDS = {name: words for verbs in VERBS.values() for name, words in verbs.items()}
@@ -37,7 +38,16 @@ def modules_after(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["train", "--help"], ["serve", "--help"], ["nonsense"]]
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["data", "--help"],
+        ["data", "split", "--help"],
+        ["serve", "--help"],
+        ["nonsense"],
+    ],
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     heavy = HEAVY if arguments != ["nonsense"] else tuple(h for h in HEAVY if h != "msgspec")
@@ -60,25 +70,36 @@ def test_reading_settings_and_runs_loads_no_torch(tmp_path: Path) -> None:
         assert not loaded & {"torch", "transformers", "sklearn"}, verb
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_each_verb_says_what_the_list_says_of_it_and_takes_the_common_options(name: str) -> None:
-    command = tunesmith.get_command(ROOT, name)
+DATA = tunesmith.get_command(ROOT, "data")
+UNDER = [(("data", name), words) for verbs in DATA_VERBS.values() for name, words in verbs.items()]
+EVERY = [*(((name,), WORDS[name]) for name in NAMES if name != "data"), *UNDER]
+WITHOUT_PROJECT = {("data", "look")}
+
+
+@pytest.mark.parametrize(("path", "words"), EVERY, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
+def test_each_verb_says_it_takes_the_common_options(path: tuple[str, ...], words: str) -> None:
+    group = tunesmith if len(path) == 1 else DATA
+    assert isinstance(group, click.Group)
+    command = group.get_command(ROOT, path[-1])
     assert command is not None
-    assert command.name == name
-    assert (command.help or "").split("\n")[0] == WORDS[name]
-    assert {"project", "overrides", "as_json"} <= {p.name for p in command.params}
+    assert command.name == path[-1]
+    if len(path) == 1:
+        assert (command.help or "").split("\n")[0] == words
+    wanted = {"as_json"} if path in WITHOUT_PROJECT else {"project", "overrides", "as_json"}
+    assert wanted <= {p.name for p in command.params}
 
 
 def test_each_verb_is_one_file() -> None:
     folder = Path(__file__).parents[2] / "src" / "tunesmith" / "cli" / "verbs"
-    assert {p.stem for p in folder.glob("*.py")} - {"__init__"} == set(NAMES)
+    assert {p.stem for p in folder.glob("*.py")} - {"__init__"} == set(NAMES) - {"data"}
+    assert {p.stem for p in (folder / "data").glob("*.py")} - {"__init__"} == {path[1] for path, _ in UNDER}
 
 
 def test_the_list_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
-    printed = capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
     for name, words in WORDS.items():
-        assert f"  {name} " in printed
+        assert f" {name} " in printed
         assert words in printed
 
 

@@ -79,7 +79,7 @@ def test_every_example_validates_and_loads(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "train: {learning_rate: 1}", "train: {lr: 0}", "train: {lr: fast}", "task: {kind: x}", "data: {files: []}",
+        "train: {learning_rate: 1}", "train: {lr: 0}", "train: {lr: fast}", "task: {kind: x}", "data: {split: 3}",
         "goals: [3]", "goals: [{metrik: x}]", "serve: {port: -1}", "serve: {port: 70000}", "model: 3",
     ],
 )  # fmt: skip

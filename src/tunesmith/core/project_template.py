@@ -34,6 +34,7 @@ def write_project(
     goals: Sequence[str] = (),
     audience: str = "",
     tone: str = "",
+    shape: str | None = None,
 ) -> Path:
     """Write tunesmith.yaml, and the schema that its first line names, into `folder`; returns the file.
 
@@ -54,6 +55,7 @@ def write_project(
         *(f"  {name}: {scalar(words)}" for name, words in (("audience", audience), ("tone", tone)) if words),
         "data:",
         f"  files: [{', '.join(scalar(name) for name in files)}]",
+        *([f"  shape: {shape}  # how a record is read"] if shape else []),
         f"model: {scalar(model or default_model())}",
         *_goal_lines(kind, goals),
     ]

@@ -17,6 +17,8 @@ from tunesmith.core.nouns import Kind, Task
 from tunesmith.core.project_checks import COLUMNAR, NEEDS_COLUMNS
 from tunesmith.core.project_file import FILE_NAME, load
 from tunesmith.core.project_template import STATE, write_project
+from tunesmith.core.sources import expand
+from tunesmith.data.check import detect
 from tunesmith.data.read import facts_of, read_file, usable_files
 
 ROWS = "rows.jsonl"  # the file of rows that were given as values
@@ -46,22 +48,26 @@ def create(
     rows = None if paths is not None else list(_rows(data))
     problems = [*_place_problems(folder, paths or []), *_kind_problems(kind)]
     if not problems:
-        files = usable_files(paths) if paths is not None else []  # raises with every unusable file
+        files = usable_files([p for p in paths if not p.is_dir()]) if paths and not all(map(Path.is_dir, paths)) else []
         problems += [p for path in files for p in _column_problems(path, kind, said)]
+        problems += [p for path in paths or [] if path.is_dir() for p in _folder_problems(path)]
         problems += _goal_problems(kind, goals, group)
     if problems:
         raise InputError(problems)
     with _all_or_nothing(folder) as made:
         for path in paths or []:
-            _copy(path, folder / path.name, made)
+            for name, file in expand(path.resolve().parent, [path.resolve().name]).files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                _copy(file, folder / name, made)
         if rows is not None:
             made.append(folder / ROWS)
             write_atomic(folder / ROWS, b"".join(json.dumps(r, ensure_ascii=False).encode() + b"\n" for r in rows))
         made += [folder / FILE_NAME]
-        names = [p.name for p in paths] if paths is not None else [ROWS]
+        names = [f"{p.resolve().name}/" if p.is_dir() else p.name for p in paths] if paths is not None else [ROWS]
         written = write_project(
-            folder, kind=kind, files=names, model=model, goals=goals, audience=audience, tone=tone, **said
-        )
+            folder, kind=kind, files=names, model=model, goals=goals, audience=audience, tone=tone,
+            shape=_shape(folder, names, kind, text, label), **said,
+        )  # fmt: skip
         load(written)  # what it writes must hold
     return written
 
@@ -73,6 +79,20 @@ def _paths(data: Any) -> list[Path] | None:
     if isinstance(data, list | tuple) and data and all(isinstance(d, str | Path) for d in data):
         return [Path(d) for d in data]
     return None
+
+
+def _folder_problems(path: Path) -> Iterable[Problem]:
+    if not expand(path.resolve().parent, [path.resolve().name]).files:
+        yield Problem(where=path.name, what="the folder has no files", fix="name a folder with data in it")
+
+
+def _shape(folder: Path, names: Sequence[str], kind: Kind, text: str | None, label: str | None) -> str | None:
+    """How records are read, where all files agree on it and the task names no columns: written down, so that no
+    later run guesses anew. None: each file is looked at, and `tunesmith data read` writes it down."""
+    if text is not None or label is not None:
+        return None
+    found = {d.shape for d in detect([folder / name for name in names], kind)}
+    return (found.pop() or None) if len(found) == 1 else None
 
 
 def _rows(data: Any) -> Iterable[dict[str, Any]]:
