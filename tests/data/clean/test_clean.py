@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -60,6 +61,16 @@ def test_the_target_is_cleaned_only_if_asked_and_a_label_never(tmp_path: Path) -
     classify = clean_spec("whitespace", fields=("input", "target"), kind="classify")
     got = run_clean(tmp_path / "3", rows, classify)
     assert (got.texts, got.rows[0].target) == (["in\nx"], "out  \ny")
+
+
+def test_the_rejected_answer_is_cleaned_with_the_target(tmp_path: Path) -> None:
+    pair = msgspec.structs.replace(row(1, "in", target="good  \nx"), rejected="bad  \ny")
+    got = run_clean(tmp_path / "1", [pair], clean_spec("whitespace", fields=("input", "target")))
+    assert (got.rows[0].target, got.rows[0].rejected) == ("good\nx", "bad\ny")
+    assert [c.field for c in got.changes] == ["target", "rejected"] and got.steps["whitespace"]["texts"] == 2
+    key = got.changes[1].key
+    got = run_clean(tmp_path / "2", [pair], clean_spec("whitespace", fields=("target",), restored=(key,)))
+    assert (got.rows[0].rejected, got.facts["restored"]) == ("bad  \ny", [key])
 
 
 def test_the_text_of_a_domain_row_is_its_input(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
     examples -> rows.jsonl, left_out.jsonl (rows that a step emptied), changes.jsonl, clean.json
 
 Rows go in batches, so that a step sees many texts at once; the result does not depend on their size. What is
-cleaned: the contents of the messages and, if asked, the target. Not touched: a class label, what a tool answered
+cleaned: the contents of the messages and, if asked, the target, with the rejected answer of a preference. Not touched: a class label, what a tool answered
 (a machine wrote it for a machine), and the calls of tools.
 """
 
@@ -31,7 +31,7 @@ from tunesmith.data.step import RowStep
 BATCH = 1_000  # rows
 SAMPLES = 5  # of each step, in clean.json
 AROUND = 60  # characters shown on either side of the place where a sample changes
-TARGET = -1  # the slot of a row's target; the other slots are numbers of messages
+TARGET, REJECTED = -1, -2  # slots of a row beside those of its messages, which are their numbers
 
 Steps = list[tuple[str, Batch]]  # by the name that changes are recorded under
 
@@ -79,15 +79,21 @@ def _slots(row: Row, spec: CleanSpec) -> list[int]:
     """Which texts of the row are cleaned. The text of a domain row, which has no messages, is its input."""
     slots = [i for i, m in enumerate(row.messages) if m.role != "tool"] if "input" in spec.fields else []
     is_text = "target" in spec.fields or ("input" in spec.fields and not row.messages)
-    return [*slots, TARGET] if is_text and spec.kind != "classify" else slots
+    if not is_text or spec.kind == "classify":
+        return slots
+    return [*slots, TARGET, REJECTED] if row.rejected and "target" in spec.fields else [*slots, TARGET]
 
 
 def _text(row: Row, slot: int) -> str:
-    return row.target if slot == TARGET else row.messages[slot].content
+    if slot < 0:
+        return row.target if slot == TARGET else row.rejected
+    return row.messages[slot].content
 
 
 def _field(slot: int) -> str:
-    return "target" if slot == TARGET else f"messages[{slot}].content"
+    if slot < 0:
+        return "target" if slot == TARGET else "rejected"
+    return f"messages[{slot}].content"
 
 
 def _run(steps: Steps, rows: Sequence[Row], spec: CleanSpec) -> tuple[list[_History | None], list[list[str]]]:
@@ -142,7 +148,11 @@ def _record(out: RowStep, row: Row, history: _History | None, tallies: list[_Tal
         messages = [
             msgspec.structs.replace(m, content=texts[i]) if i in texts else m for i, m in enumerate(row.messages)
         ]
-        after = out.altered(row, messages, texts.get(TARGET, row.target), step=f"clean.{tallies[number].name}")
+        step = f"clean.{tallies[number].name}"
+        after = out.altered(row, messages, texts.get(TARGET, row.target), step=step)
+        if REJECTED in texts:
+            rejected = out.change(row, "rejected", row.rejected, texts[REJECTED], step=step)
+            after = msgspec.structs.replace(after, rejected=rejected)
         tallies[number].add(row, after, texts)
         row = after
     out.keep(row)
