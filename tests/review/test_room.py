@@ -353,3 +353,34 @@ def test_people_who_disagree_on_a_pair_are_ruled_on_and_equal_corrections_agree(
     say(room_, "olga", "adjudicate", "pair000", {"verb": "reject"}, queue="pairs")
     say(room_, "olga", "adjudicate", "pair002", {"verb": "correct", **fixed}, queue="pairs")
     assert room_.ask_disputes("olga", "pairs")["progress"]["disputes"] == 0
+
+
+def test_many_at_once_judge_every_item_once_and_every_resent_judgment_counts_once() -> None:
+    journal = Memory()
+    room_ = room(200, journal=journal, overlap=0.3)
+    failures: list[BaseException] = []
+
+    def work(who: str) -> None:
+        try:
+            while items := asked(room_, who):
+                draft = {
+                    "id": f"{who}-{items[0]}",
+                    "queue": "labels",
+                    "item": items[0],
+                    "verb": "label",
+                    "value": "sports",
+                }
+                for _ in range(2):  # the second is the same judgment sent again
+                    room_.judge(who, draft)
+        except BaseException as e:
+            failures.append(e)
+            raise
+
+    threads = [threading.Thread(target=work, args=(who,)) for who in ("ann", "ben", "cy", "dora")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    progress = room_.ask("ann", "labels")["progress"]
+    assert failures == [] and progress["finished"] == 200
+    assert progress["given"] == progress["wanted"] == len(journal.kept) == len({j["id"] for j in journal.kept})

@@ -194,8 +194,13 @@ function takeBack() {
 
 async function later(form) {
   await flush();
-  items = [];
-  take(await ask("/api/later", { queue: room.queue, item: form.dataset.item }));
+  try {
+    const answer = await ask("/api/later", { queue: room.queue, item: form.dataset.item });
+    items = [];
+    take(answer);
+  } catch (error) {
+    problem(error.status ? error.message : "The server can't be reached; try again.");
+  }
 }
 
 function press(form, button) {
