@@ -322,6 +322,16 @@ def test_a_table_without_rowid_is_read_in_the_order_of_its_columns(tmp_path: Pat
     assert [r.fields["text"] for r in read_all(tmp_path / "x.db")[0]] == ["a", "b"]
 
 
+def test_a_broken_text_in_a_database_is_one_bad_row(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "x.db") as db:
+        db.execute("CREATE TABLE t (text TEXT, label TEXT)")
+        db.execute("INSERT INTO t VALUES ('é', 'x'), (CAST(x'636166e9' AS TEXT), 'y'), ('b', 'z')")
+    db.close()
+    good, bad, _ = read_all(tmp_path / "x.db")
+    assert [r.line for r in good] == [1, 3] and good[0].fields["text"] == "é"
+    assert [(b.line, b.fault.reason, b.fault.field) for b in bad] == [(2, "broken_utf8", "text")]
+
+
 def test_changes_that_are_not_in_the_database_yet_are_not_passed_over(tmp_path: Path) -> None:
     as_sqlite(tmp_path / "x.db")
     files: dict[str, bytes | str] = {

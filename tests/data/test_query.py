@@ -66,6 +66,15 @@ def test_a_table_keeps_its_texts_as_they_stand(tmp_path: Path) -> None:
     assert (got.rows[0].messages[0].content, got.rows[0].target) == ("2024-01-01 12:00:00", "2024-1-1")
 
 
+def test_files_that_a_query_does_not_read_are_listed(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {**FILES, "a.txt": "some text", "other.csv": "x,y\n1,2\n"}
+    got = run_check(tmp_path / "1", files, query=JOIN, bad_rows="leave_out")
+    assert [(u["file"], u["reason"]) for u in got.facts["not_read"]] == [("a.txt", "not_queryable")]
+    assert "files that the query does not name, and that are not read: other.csv" in got.findings
+    with pytest.raises(DataError, match=r"a\.txt: a query cannot read text files"):
+        run_check(tmp_path / "2", files, query=JOIN)
+
+
 def database(path: Path) -> bytes:
     with sqlite3.connect(path) as db:
         db.execute("CREATE TABLE a (id INTEGER PRIMARY KEY, said TEXT, k INT)")

@@ -11,6 +11,7 @@ from typing import Any
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.data.formats.known import KNOWN, ONE_RECORD, Unread
 from tunesmith.data.formats.mail import MAIL_FIELDS
+from tunesmith.data.formats.query import READERS as QUERY_READERS
 from tunesmith.data.formats.query import read_query
 from tunesmith.data.formats.sql import WHERE as QUERY
 from tunesmith.data.formats.text import TEXT_FIELDS
@@ -27,6 +28,7 @@ from tunesmith.data.shapes import (
 from tunesmith.data.stages import CheckInputs, CheckSpec
 from tunesmith.data.validate import SHOWN_PROBLEMS, Problems
 
+QUERYABLE = (*QUERY_READERS, "sqlite")
 MADE = {"corpus.jsonl": "text", "pairs.jsonl": "prompt_completion"}  # the shapes of files that other steps made
 
 
@@ -78,6 +80,13 @@ def find_sources(spec: CheckSpec, inputs: CheckInputs) -> tuple[list[Source], li
     files, unread = source_files(inputs.source)
     for _, facts in files:
         facts.sheet = spec.sheet or ""
+    if spec.query is not None:
+        unread += [
+            Unread(f.file, "not_queryable", f"a query cannot read {f.format} files", f"formats: {', '.join(QUERYABLE)}")
+            for _, f in files
+            if f.format not in QUERYABLE
+        ]
+        files = [(path, f) for path, f in files if f.format in QUERYABLE]
     problems = [
         Problem(where=u.file, what=u.what, fix=u.fix)
         for u in unread

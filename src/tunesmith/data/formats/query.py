@@ -57,7 +57,8 @@ def read_query(query: str, files: Sequence[tuple[Path, FileFacts]], facts: FileF
         db = stack.enter_context(duckdb.connect(":memory:"))
         try:
             _prepare(db, files, spill, stack)
-            _refuse(db, query)
+            tree = _one_select(db, query)
+            _say_unnamed(tree, files, facts)
             result = db.execute(query)
             facts.columns = [c[0] for c in result.description]
             refuse_twice(facts.columns)
@@ -75,10 +76,6 @@ def read_query(query: str, files: Sequence[tuple[Path, FileFacts]], facts: FileF
 def _prepare(db: Any, files: Sequence[tuple[Path, FileFacts]], spill: str, stack: ExitStack) -> None:
     """One view for each file; then the doors are shut."""
     usable = [(path, f) for path, f in files if f.format in READERS]
-    if not usable:
-        raise DataError(
-            "none of the files can be queried", where=WHERE, fix=f"formats: {', '.join(READERS)}, or one SQLite file"
-        )
     paths = [str(stack.enter_context(whole_file(path.absolute(), f))) for path, f in usable]
     stems = Counter(_stem(f.file) for _, f in usable)
     for statement in (
@@ -102,8 +99,8 @@ def _prepare(db: Any, files: Sequence[tuple[Path, FileFacts]], spill: str, stack
             db.execute(f"CREATE VIEW {_name(name)} AS SELECT * FROM {reader}")  # noqa: S608
 
 
-def _refuse(db: Any, query: str) -> None:
-    """One SELECT, of functions that give the same value every time."""
+def _one_select(db: Any, query: str) -> Any:
+    """The query's tree. Raises DataError unless it is one SELECT, of functions that give the same value every time."""
     tree = json.loads(db.execute("SELECT json_serialize_sql(?)", [query]).fetchone()[0])
     if tree.get("error"):
         raise DataError(f"is no SELECT: {tree.get('error_message')}", where=WHERE, fix="write one SELECT statement")
@@ -112,25 +109,35 @@ def _refuse(db: Any, query: str) -> None:
     volatile = {
         name
         for (name,) in db.execute(
-            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
+            "SELECT DISTINCT function_name FROM duckdb_functions() "
+            "WHERE stability IN ('VOLATILE', 'CONSISTENT_WITHIN_QUERY')"
         ).fetchall()
     }
-    found = sorted(_functions(tree["statements"]) & volatile)
+    found = sorted({name.lower() for name in _named(tree["statements"], "function_name")} & volatile)
     if found:
         raise DataError(
             f"uses {', '.join(found)}, which gives another value each time",
             where=WHERE,
             fix="write the value itself",
         )
+    return tree["statements"]
 
 
-def _functions(tree: Any) -> set[str]:
+def _say_unnamed(tree: Any, files: Sequence[tuple[Path, FileFacts]], facts: FileFacts) -> None:
+    """A file that the query does not name is not read: a note says so."""
+    named = {name.lower() for name in _named(tree, "table_name")}
+    unnamed = [f.file for _, f in files if not {f.file.lower(), _stem(f.file).lower()} & named]
+    if unnamed:
+        shown = ", ".join(unnamed[:8]) + (f" and {len(unnamed) - 8} more" if len(unnamed) > 8 else "")
+        facts.notes.append(f"files that the query does not name, and that are not read: {shown}")
+
+
+def _named(tree: Any, key: str) -> set[str]:
+    """Every text under `key` in the tree."""
     if isinstance(tree, dict):
-        own = {tree["function_name"].lower()} if isinstance(tree.get("function_name"), str) else set()
-        return own.union(*(_functions(v) for v in tree.values()))
-    if isinstance(tree, list):
-        return set().union(*(_functions(v) for v in tree))
-    return set()
+        own = {tree[key]} if isinstance(tree.get(key), str) else set()
+        return own.union(*(_named(v, key) for v in tree.values()))
+    return set().union(*(_named(v, key) for v in tree)) if isinstance(tree, list) else set()
 
 
 def _fix(said: str, files: Sequence[tuple[Path, FileFacts]]) -> str:

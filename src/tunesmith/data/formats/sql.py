@@ -15,7 +15,7 @@ from typing import Any
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats.packed import whole_file
 from tunesmith.data.formats.values import plain_value
-from tunesmith.data.lines import BadRecord, FileFacts, Record
+from tunesmith.data.lines import BadRecord, Fault, FileFacts, Record
 
 ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 VOLATILE = {"random", "randomblob", "load_extension", "changes", "total_changes", "last_insert_rowid"}
@@ -52,6 +52,12 @@ def _records(db: sqlite3.Connection, facts: FileFacts, query: str) -> Iterator[R
         refuse_twice(facts.columns)
         for number, row in enumerate(cursor, 1):
             facts.lines = number
+            broken = next((c for c, v in zip(facts.columns, row, strict=True) if _is_broken(v)), None)
+            if broken is not None:
+                what = "holds bytes that are not UTF-8"
+                fault = Fault(reason="broken_utf8", field=broken, what=what, fix="write the text again, in UTF-8")
+                yield BadRecord(line=number, fault=fault)
+                continue
             yield Record(line=number, fields=dict(zip(facts.columns, map(plain_value, row), strict=True)))
     except (sqlite3.Error, sqlite3.Warning, UnicodeDecodeError) as e:
         raise _refused(e, facts) from e
@@ -72,7 +78,14 @@ def _open(path: Path, facts: FileFacts) -> sqlite3.Connection:
     except sqlite3.Error as e:
         raise _refused(e, facts) from e
     db.set_authorizer(_authorize)
+    db.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")  # one broken text is one bad row
     return db
+
+
+def _is_broken(value: Any) -> bool:
+    if not isinstance(value, str) or value.isascii():
+        return False
+    return any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def _authorize(action: int, first: str | None, second: str | None, *_: Any) -> int:
