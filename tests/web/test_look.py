@@ -250,5 +250,7 @@ def test_it_fits_the_screen_with_enough_contrast_and_is_used_by_keyboard(html: s
                 page.keyboard.press("Tab")
                 assert page.evaluate("document.activeElement.getAttribute('href')").startswith("#")
                 assert asked == [page_file.as_uri()]
+                page.emulate_media(media="print", color_scheme=scheme)  # type: ignore[arg-type]
+                assert page.evaluate(CONTRAST) >= 4.5  # dark ink on paper, whatever the screen shows
                 page.close()
         browser.close()
