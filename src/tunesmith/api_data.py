@@ -132,7 +132,7 @@ class Data:
 
     def diff(self, a: str, b: str = "latest") -> history.DataDiff:
         """What differs between two versions ("v1", "latest" or the start of an id), row by row."""
-        return history.data_diff(self._context.ledger, a, b)
+        return history.data_diff(self._context.ledger, self._named(a), self._named(b))
 
     def removed(
         self, reason: str | None = None, step: str | None = None, version: str = "latest"
@@ -159,5 +159,14 @@ class Data:
         card = self.card(version) if to == "hf" else ""
         return export_dataset(self._folder(version), Path(out), to=to, card=card, unfit=unfit)
 
+    def _named(self, version: str) -> str:
+        """ "latest" is the data set of the present settings, where there is one, and else the newest."""
+        if version == "latest":
+            from tunesmith.flows.data_steps import current
+
+            made = [r.outputs["dataset"] for r in current(self._context).runs.values() if "dataset" in r.outputs]
+            return made[-1] if made else version
+        return version
+
     def _folder(self, version: str) -> Path:
-        return self._context.ledger.path(history.version(self._context.ledger, version).dataset)
+        return self._context.ledger.path(history.version(self._context.ledger, self._named(version)).dataset)
