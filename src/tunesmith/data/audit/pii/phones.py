@@ -70,7 +70,13 @@ def _judge(text: str, run: Run, end: int, regions: tuple[str, ...]) -> tuple[flo
         return 0.0, ""
     separated = not written.isdigit()
     plausible = written.startswith(("0", "(0", "(")) and separated
-    if plausible and not _NUMBER.fullmatch(written) and any(_validity(written, region) == 2 for region in regions):
+    version = not context and "." in written and "-" in written  # "(= 0.20030111-10)"
+    if (
+        plausible
+        and not version
+        and not _NUMBER.fullmatch(written)
+        and any(_validity(written, region) == 2 for region in regions)
+    ):
         return (0.9 if context else 0.6), "national"
     if (
         context
