@@ -163,7 +163,7 @@ class TeacherSettings(Section):
     max_requests: Annotated[int, Field(ge=0)] = Field(default=0, description="passages asked about; 0: all")
     per_passage: Count = Field(default=2, description="pairs asked for")
     max_tokens: Count = Field(default=512, description="of a reply")
-    temperature: Annotated[float, Field(ge=0, le=2)] = Field(default=0.7, description="of its sampling")
+    temperature: Annotated[float, Field(ge=0, le=2)] = Field(default=0.0, description="of its sampling")
     seed: Seed = Field(default=0, description="of its sampling")
 
 
@@ -181,21 +181,21 @@ class DocumentsSettings(Section):
         default=["glossary", "faq", "headings"], description="which pairs are made"
     )
     questions: Annotated[list[str], Field(min_length=1)] = Field(
-        default=["What is {term}?", "Define {term}.", "What does {term} mean?", "Explain {term} briefly."],
+        default=["What is {term}?", "What does {term} mean?", "Define {term}.", "Explain what {term} is."],
         description="for a glossary entry; one is chosen by its hash",
     )
     heading_questions: Annotated[list[str], Field(min_length=1)] = Field(
-        default=["What does {title} say about {heading}?", "Explain {heading}, as in {title}."],
+        default=["What does {title} say about {heading}?"],
         description="for a section",
     )
     long_answers: Literal["leave_out", "first_paragraphs"] = Field(
-        default="leave_out", description="pairs whose answer is longer than max_answer_words"
+        default="first_paragraphs", description="pairs whose answer is longer than max_answer_words"
     )
-    max_answer_words: Count = Field(default=200, description="longest answer of a pair")
+    max_answer_words: Count = Field(default=220, description="longest answer of a pair")
     approval: Literal["required", "deterministic_free"] = Field(
         default="required", description="deterministic_free: only a teacher's pairs wait for a person"
     )
-    min_support: Fraction = Field(default=0.7, description="words of a generated answer that its passage must have")
+    min_support: Fraction = Field(default=0.8, description="words of a generated answer that its passage must have")
     headings: bool = Field(default=True, description="texts for domain adaptation begin with their headings")
     group: Literal["document", "heading", "passage"] = Field(
         default="heading", description="what must not straddle a split"
