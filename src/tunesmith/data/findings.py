@@ -12,7 +12,7 @@ from typing import Any
 from tunesmith.core.nouns import LeftOut, Row
 from tunesmith.data.formats.known import ONE_RECORD, Unread
 from tunesmith.data.lines import FileFacts
-from tunesmith.data.shapes import Shape
+from tunesmith.data.shapes.known import Shape
 from tunesmith.data.stages import CheckSpec
 from tunesmith.data.validate import label_variants
 

@@ -11,7 +11,8 @@ from tunesmith.core.errors import Problem
 from tunesmith.core.nouns import Example, LeftOut, Row
 from tunesmith.data.findings import Tally
 from tunesmith.data.lines import BadRecord, Fault, Record, excerpt
-from tunesmith.data.shapes import Parts, Shape, Unusable, convert, start_of
+from tunesmith.data.shapes.convert import Parts, convert, start_of
+from tunesmith.data.shapes.known import Shape, Unusable
 from tunesmith.data.sources import Source
 from tunesmith.data.stages import CheckSpec
 from tunesmith.data.validate import Problems, answer_key, by_reason, input_key, judge

@@ -17,7 +17,7 @@ from tunesmith.data.formats.sql import WHERE as QUERY
 from tunesmith.data.formats.text import TEXT_FIELDS
 from tunesmith.data.lines import BadRecord, FileFacts, Record
 from tunesmith.data.read import facts_of, read_file, source_files
-from tunesmith.data.shapes import (
+from tunesmith.data.shapes.known import (
     LOOKED_AT,
     Shape,
     detect_shape,

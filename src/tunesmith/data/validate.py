@@ -12,7 +12,8 @@ from tunesmith.core.canonical import canonical_json
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.nouns import Message
 from tunesmith.data.lines import Fault
-from tunesmith.data.shapes import Parts, nearest
+from tunesmith.data.shapes.convert import Parts
+from tunesmith.data.shapes.known import nearest
 
 SHOWN_PROBLEMS = 50  # of one refusal; the rest is counted by reason
 

@@ -15,33 +15,3 @@ A shape is found from the first rows, explained in check.json and written into t
 from then on it is stated, not found. A later row of another shape is a bad row, and so is one that fits two: which
 was meant is unknown. Read known.py first.
 """
-
-from tunesmith.data.shapes.convert import Parts, convert, start_of
-from tunesmith.data.shapes.known import (
-    LOOKED_AT,
-    SHAPES,
-    Shape,
-    Unusable,
-    detect_shape,
-    fitting,
-    missing_columns,
-    named_shape,
-    nearest,
-    stated_shape,
-)
-
-__all__ = [
-    "LOOKED_AT",
-    "SHAPES",
-    "Parts",
-    "Shape",
-    "Unusable",
-    "convert",
-    "detect_shape",
-    "fitting",
-    "missing_columns",
-    "named_shape",
-    "nearest",
-    "start_of",
-    "stated_shape",
-]
