@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tunesmith.core.errors import DataError
-from tunesmith.metrics.consensus import Vote, Votes, consensus, dawid_skene, majority
+from tunesmith.metrics.consensus import SMOOTHING, Vote, Votes, consensus, dawid_skene, majority
 from tunesmith.review.consensus import consensus_facts, consensus_words
 from tunesmith.review.reliability import reliability, reliability_words
 
@@ -63,9 +63,24 @@ def test_dawid_skene_finds_more_of_the_truth_than_majority_and_its_prior_helps_w
                 for (v, _), t in zip(few, truth, strict=True)
             ]
         )
-        for smoothing in (0.0, 3.0)
+        for smoothing in (0.0, SMOOTHING)
     }
-    assert scores[3.0] > scores[0.0]
+    assert scores[SMOOTHING] > scores[0.0]
+
+
+def test_a_single_vote_is_never_outvoted_by_what_is_usual_and_is_as_sure_as_its_annotator() -> None:
+    alone = [(f"i{n}", "only", "rare" if n % 20 == 0 else "usual") for n in range(100)]
+    found = consensus(alone, method="dawid_skene", threshold=0.9)
+    assert [d.label for d in found] == [label for _, _, label in sorted(alone)]
+    assert all(d.probability == 1.0 and not d.disputed for d in found)
+    generator = np.random.default_rng(0)
+    shared = [(f"s{n}", who, LABELS[n % 4]) for n in range(60) for who in ("good", "better", "best")]
+    shared += [(f"s{n}", "guesser", LABELS[generator.integers(0, 4)]) for n in range(60)]
+    single = [("x1", "good", "a"), ("x2", "guesser", "a"), ("x3", "newcomer", "a")]
+    by_item = {d.item: d for d in consensus([*shared, *single], method="dawid_skene", threshold=0.7)}
+    assert {by_item[i].label for i in ("x1", "x2", "x3")} == {"a"}
+    assert by_item["x2"].probability < 0.5 < by_item["x3"].probability < by_item["x1"].probability
+    assert by_item["x2"].disputed and not by_item["x1"].disputed
 
 
 def test_the_likelihood_never_falls() -> None:

@@ -19,24 +19,23 @@ perfect, and below 0.667 Krippendorff advises against drawing conclusions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.core.errors import DataError, Problem, require
+from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.nouns import Interval
+from tunesmith.metrics.coincidence import Scale, alpha_of, interval_of, mean_share, pairable, ratio, with_imagined
 from tunesmith.metrics.sums import Array
 
-Scale = Literal["nominal", "ordinal", "interval", "ratio"]
 Weights = Literal["none", "linear", "quadratic"]
 Value = str | int | float
 RESAMPLES = 2_000
 CONFIDENCE = 0.95
 SEED = 0
-BLOCK = 8_000_000  # numbers held at a time: 64 MB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,16 +107,16 @@ def percent_agreement(
     ratings: Ratings, *, resamples: int = RESAMPLES, seed: int = SEED, confidence: float = CONFIDENCE
 ) -> Interval | None:
     """Mean over the items with two ratings or more of the share of pairs that agree. None without such items."""
-    counts = _pairable(ratings.counts())
+    counts = pairable(ratings.counts())
     if not len(counts):
         return None
     m = counts.sum(axis=1)
     share = (counts * (counts - 1)).sum(axis=1) / (m * (m - 1))
 
     def value(w: Array, imagined: float | None) -> Array:
-        return _mean(w, share if imagined is None else np.append(share, imagined))
+        return mean_share(w, share if imagined is None else np.append(share, imagined))
 
-    return _interval(
+    return interval_of(
         len(share),
         lambda w: value(w, None),
         lambda w: value(w, 0.0),
@@ -163,10 +162,10 @@ def cohen_kappa(
         observed = w @ disagreement[pairs[:, 0], pairs[:, 1]]
         first, second = (w @ np.eye(k)[pairs[:, side]] for side in (0, 1))
         expected = ((first @ disagreement) * second).sum(axis=1) / w.sum(axis=1)
-        return 1 - _ratio(observed, expected)
+        return 1 - ratio(observed, expected)
 
     low, high = np.vstack([both, worst]), np.vstack([both, [rarest, rarest]])
-    return _interval(
+    return interval_of(
         len(both),
         lambda w: value(w, both),
         lambda w: value(w, low),
@@ -199,10 +198,10 @@ def fleiss_kappa(
         share = (counts * (counts - 1)).sum(axis=1) / (m[0] * (m[0] - 1))
         p = (w @ counts) / (w.sum(axis=1, keepdims=True) * m[0])
         by_chance = (p**2).sum(axis=1)
-        return 1 - _ratio(1 - _mean(w, share), 1 - by_chance)
+        return 1 - ratio(1 - mean_share(w, share), 1 - by_chance)
 
-    low, high = _with_imagined(counts, "nominal")
-    return _interval(
+    low, high = with_imagined(counts, "nominal")
+    return interval_of(
         len(counts),
         lambda w: value(w, counts),
         lambda w: value(w, low),
@@ -228,7 +227,7 @@ def krippendorff_alpha(
     Alpha-Reliability (2011), section E. On the ordinal scale his squared rank differences are those of the
     values' mid-ranks, so that scale is the interval one on mid-ranks; they are taken anew in each resample.
     """
-    counts = _pairable(ratings.counts())
+    counts = pairable(ratings.counts())
     if not len(counts) or (counts.sum(axis=0) > 0).sum() < 2:
         return None
     used = counts.sum(axis=0) > 0
@@ -236,179 +235,14 @@ def krippendorff_alpha(
         ratings.numbers(scale)[used] if scale in ("interval", "ratio") else np.arange(int(used.sum()), dtype=float)
     )
     counts = counts[:, used]
-    low, high = _with_imagined(counts, scale)
-    return _interval(
+    low, high = with_imagined(counts, scale)
+    return interval_of(
         len(counts),
-        lambda w: _alpha(w, counts, numbers, scale),
-        lambda w: _alpha(w, low, numbers, scale),
-        lambda w: _alpha(w, high, numbers, scale),
+        lambda w: alpha_of(w, counts, numbers, scale),
+        lambda w: alpha_of(w, low, numbers, scale),
+        lambda w: alpha_of(w, high, numbers, scale),
         limits=(-1.0, 1.0),
         resamples=resamples,
         seed=seed,
         confidence=confidence,
     )
-
-
-def _alpha(w: Array, counts: Array, numbers: Array, scale: Scale) -> Array:
-    """(R,) from weights (R, N) and counts (N, K)."""
-    m = counts.sum(axis=1)
-    n_RK = w @ counts
-    n = n_RK.sum(axis=1)
-    if scale in ("interval", "ordinal"):
-        x_RK = np.cumsum(n_RK, axis=1) - n_RK / 2 if scale == "ordinal" else np.broadcast_to(numbers, n_RK.shape)
-        x_RK = x_RK - (n_RK * x_RK).sum(axis=1, keepdims=True) / n[:, None]  # centred: no cancellation of large sums
-        if scale == "ordinal":
-            x_RK = x_RK / n[:, None]  # alpha knows no unit; small numbers keep the squares exact
-        squares, sums = (x_RK**2) @ counts.T, x_RK @ counts.T
-        observed = (w * (2 * (m * squares - sums**2) / (m - 1))).sum(axis=1)
-        expected = 2 * (n * (n_RK * x_RK**2).sum(axis=1) - (n_RK * x_RK).sum(axis=1) ** 2)
-    else:
-        distance = _distance(numbers, scale)
-        per_item = ((counts @ distance) * counts).sum(axis=1) / (m - 1)
-        observed = w @ per_item
-        expected = ((n_RK @ distance) * n_RK).sum(axis=1)
-    return 1 - (n - 1) * _ratio(observed, expected)
-
-
-def _distance(numbers: Array, scale: Scale) -> Array:
-    """(K, K) squared differences: nominal and ratio."""
-    if scale == "nominal":
-        return 1 - np.eye(len(numbers))
-    total = numbers[:, None] + numbers[None, :]
-    return np.divide(numbers[:, None] - numbers[None, :], total, out=np.zeros_like(total), where=total > 0) ** 2
-
-
-def _pairable(counts: Array) -> Array:
-    """The items with at least two ratings: no other says anything about agreement."""
-    return counts[counts.sum(axis=1) >= 2]
-
-
-def _with_imagined(counts: Array, scale: Scale) -> tuple[Array, Array]:
-    """The items and one more: of complete disagreement, and of complete agreement on the rarest value.
-
-    Disagreement is between the two commonest values, which chance forgives most, where values have no
-    order, and between lowest and highest where they have one.
-    """
-    total = counts.sum(axis=0)
-    ratings = max(2, round(float(np.median(counts.sum(axis=1)))))
-    used = np.flatnonzero(total)
-    ends = used[np.argsort(-total[used], kind="stable")[:2]] if scale == "nominal" else used[[0, -1]]
-    worst, best = np.zeros(len(total)), np.zeros(len(total))
-    worst[ends[0]], worst[ends[1]] = ratings // 2, ratings - ratings // 2
-    best[used[total[used].argmin()]] = ratings
-    return np.vstack([counts, worst]), np.vstack([counts, best])
-
-
-def _mean(w: Array, share: Array) -> Array:
-    return (w @ share) / w.sum(axis=1)
-
-
-def _ratio(observed: Array, expected: Array) -> Array:
-    """0 where nothing is expected: one value is all there is."""
-    return np.divide(observed, expected, out=np.zeros_like(observed), where=expected > 0)
-
-
-Measure = Callable[[Array], Array]  # weights (R, N) -> (R,); the imagined item's column is the last
-
-
-def _interval(
-    items: int,
-    plain: Measure,
-    low: Measure,
-    high: Measure,
-    *,
-    limits: tuple[float, float],
-    resamples: int,
-    seed: int,
-    confidence: float,
-) -> Interval:
-    require(resamples >= 100, "resamples", resamples, "at least 100")
-    require(0.5 <= confidence < 1, "confidence", confidence, "in [0.5, 1)")
-    value = float(plain(np.ones((1, items)))[0])
-    generator = np.random.default_rng(seed)
-    rows = max(1, BLOCK // (items + 1))
-    parts: list[list[Array]] = [[], [], []]
-    for first in range(0, resamples, rows):
-        w = generator.standard_exponential((min(rows, resamples - first), items + 1))
-        only = w[:, :-1]
-        parts[0].append(plain(only * (items / only.sum(axis=1, keepdims=True))))
-        whole = w * ((items + 1) / w.sum(axis=1, keepdims=True))
-        parts[1].append(low(whole))
-        parts[2].append(high(whole))
-    middle, below, above = (np.concatenate(p) for p in parts)
-    twice_the_bias = 2 * (float(middle.mean()) - value)
-    tail = (1 - confidence) / 2
-    bottom = float(np.quantile(below - twice_the_bias, tail, method="lower"))
-    top = float(np.quantile(above - twice_the_bias, 1 - tail, method="higher"))
-    return Interval(value=value, low=max(limits[0], min(value, bottom)), high=min(limits[1], max(value, top)))
-
-
-def agreement_facts(
-    ratings: Ratings, *, scale: Scale, resamples: int = RESAMPLES, seed: int = SEED, confidence: float = CONFIDENCE
-) -> dict[str, Any]:
-    """Every measure that has a meaning for these ratings, as JSON-ready facts; the others are None with a reason."""
-    usual: dict[str, Any] = {"resamples": resamples, "seed": seed, "confidence": confidence}
-    m = (ratings.codes >= 0).sum(axis=1)
-    found: dict[str, Interval | None] = {
-        "percent": percent_agreement(ratings, **usual),
-        "krippendorff": krippendorff_alpha(ratings, scale=scale, **usual),
-    }
-    if ratings.codes.shape[1] == 2:
-        found["cohen"] = cohen_kappa(ratings, weights="none" if scale == "nominal" else "quadratic", **usual)
-    if len(m) and m[0] >= 2 and (m == m[0]).all():
-        found["fleiss"] = fleiss_kappa(ratings, **usual)
-    measures = {
-        name: None if i is None else {"value": round(i.value, 6), "low": round(i.low, 6), "high": round(i.high, 6)}
-        for name, i in found.items()
-    }
-    return {
-        "items": len(m),
-        "items_rated_twice": int((m >= 2).sum()),
-        "annotators": ratings.codes.shape[1],
-        "ratings": int(m.sum()),
-        "values": [str(v) for v in ratings.values],
-        "scale": scale,
-        "confidence": confidence,
-        "measures": measures,
-    }
-
-
-NAMES = {
-    "percent": "percent agreement",
-    "cohen": "Cohen's kappa",
-    "fleiss": "Fleiss' kappa",
-    "krippendorff": "Krippendorff's alpha",
-}
-
-
-def agreement_words(facts: dict[str, Any]) -> str:
-    """For the terminal: one line a measure, and what the alpha means."""
-    lines = [
-        f"{facts['items_rated_twice']:,} of {facts['items']:,} items have two ratings or more, "
-        f"{facts['annotators']} annotators ({facts['scale']} scale)"
-    ]
-    if not facts["items_rated_twice"]:
-        return lines[0] + "\nnothing can be said about agreement: give some items to two annotators"
-    sure = f"{facts['confidence']:.0%}"
-    for name, found in facts["measures"].items():
-        if found is None:
-            lines.append(f"  {NAMES[name]:<21} no meaning: only one value was ever used")
-        else:
-            lines.append(
-                f"  {NAMES[name]:<21} {found['value']:.3f}  ({sure}: {found['low']:.3f} to {found['high']:.3f})"
-            )
-    alpha = facts["measures"]["krippendorff"]
-    if alpha is not None:
-        lines.append(_meaning(alpha["low"], alpha["value"]))
-    return "\n".join(lines)
-
-
-def _meaning(low: float, value: float) -> str:
-    """By Krippendorff's own bars, 0.800 and 0.667 (Content Analysis, 2004, p. 241), on the lower bound."""
-    if low >= 0.8:
-        return "reliable: even the lower bound of alpha is above 0.800"
-    if low >= 0.667:
-        return "good enough for tentative conclusions: the lower bound of alpha is above 0.667"
-    if value >= 0.667:
-        return "not proven: alpha is above 0.667, its lower bound is not; label more items twice"
-    return "too low to build on: alpha is below 0.667; make the instructions clearer before labelling more"

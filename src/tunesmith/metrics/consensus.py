@@ -11,7 +11,7 @@ label is None. Nothing depends on the order of the votes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -23,7 +23,8 @@ from tunesmith.metrics.sums import Array
 
 Method = Literal["majority", "dawid_skene"]
 Vote = tuple[str, str, str]  # item, annotator, label
-SMOOTHING = 3.0  # votes of the average annotator that are added to each row of each annotator's confusion
+SMOOTHING = 10.0  # votes of the average annotator that are added to each row of each annotator's confusion
+RIGHT = 3.0  # right votes for each label that are added to the average annotator
 STEPS = 1_000  # of EM at most
 TOLERANCE = 1e-9  # largest change of a probability at which EM has converged
 TIE = 1e-9  # probabilities that differ by less are equal
@@ -79,16 +80,11 @@ class Votes:
     def without(self, annotator: int) -> Votes | None:
         """Of the others; items and labels keep their places. None if there are no others."""
         kept = self.annotator != annotator
-        if not kept.any():
-            return None
-        return Votes(
-            items=self.items,
-            annotators=self.annotators,
-            labels=self.labels,
-            item=self.item[kept],
-            annotator=self.annotator[kept],
-            label=self.label[kept],
-        )
+        return self.only(kept) if kept.any() else None
+
+    def only(self, kept: NDArray[np.bool_]) -> Votes:
+        """The votes where `kept` (V,); items, annotators and labels keep their places."""
+        return replace(self, item=self.item[kept], annotator=self.annotator[kept], label=self.label[kept])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,9 +125,11 @@ def dawid_skene(
     both as indices, where somebody settled the truth: it stays fixed and teaches the confusions.
 
     Source: Dawid and Skene 1979, eqs. 2.3 to 2.5. Our deviation is a prior: each row of an annotator's
-    confusion gets `smoothing` votes, shared out as the average annotator answers there (and that average one
-    vote spread evenly), so that somebody with three votes is taken for an average annotator and not for an
-    infallible one. smoothing=0 is the paper's maximum likelihood, with impossible events at 1e-10.
+    confusion gets `smoothing` votes, shared out as the average annotator answers there (and that average three
+    right votes), so that somebody with three votes is taken for an average annotator and not for an
+    infallible one. smoothing=0 is the paper's maximum likelihood, with impossible events at 1e-10. In
+    simulations (2 to 40 annotators, 2 to 5 votes an item, 4 to 22 labels) the prior found as much of the truth
+    as majority or up to 6 points more, where maximum likelihood lost up to 6 points to it.
     """
     require(smoothing >= 0, "smoothing", smoothing, "0 or more votes")
     n, a, k = len(votes.items), len(votes.annotators), len(votes.labels)
@@ -180,7 +178,7 @@ def _maximize(
     spoken = truth[item]  # (V, K)
     tally = np.stack([np.bincount(cell, weights=spoken[:, j], minlength=a * k).reshape(a, k) for j in range(k)], axis=1)
     if smoothing:
-        average = tally.sum(axis=0) + 1 / k
+        average = tally.sum(axis=0) + RIGHT * np.eye(k)
         tally = tally + smoothing * average / average.sum(axis=1, keepdims=True)
     tally = np.maximum(tally, TINY)
     return np.maximum(shares, TINY), tally / tally.sum(axis=2, keepdims=True)
@@ -228,9 +226,7 @@ def _decide(
     if method == "majority":
         probabilities = majority(votes)
     else:
-        place = {label: k for k, label in enumerate(votes.labels)}
-        known = {i: place[settled[x]] for i, x in enumerate(votes.items) if x in settled and settled[x] in place}
-        probabilities = dawid_skene(votes, smoothing=smoothing, known=known).probabilities
+        probabilities = _estimated(votes, settled, smoothing)
     decisions = []
     counts = votes.counts()
     for i in np.flatnonzero(counts.any(axis=1)):
@@ -248,3 +244,32 @@ def _decide(
             )
         )
     return decisions
+
+
+def _estimated(votes: Votes, settled: Mapping[str, str], smoothing: float) -> Array:
+    """(N, K) by Dawid and Skene from the items with several votes or a settled label.
+
+    An item with one vote teaches nothing about its annotator and must not be outvoted by what is usual: it keeps
+    that vote, as probable as its annotator is right elsewhere, or certain where nothing is known about anybody.
+    """
+    place = {label: k for k, label in enumerate(votes.labels)}
+    known = {i: place[settled[x]] for i, x in enumerate(votes.items) if x in settled and settled[x] in place}
+    several = votes.counts().sum(axis=1) > 1
+    several[list(known)] = True
+    shared = several[votes.item]  # (V,)
+    found = majority(votes)
+    if not shared.any():
+        return found
+    estimate = dawid_skene(votes.only(shared), smoothing=smoothing, known=known)
+    found[several] = estimate.probabilities[several]
+    right = np.bincount(
+        votes.annotator[shared], estimate.probabilities[votes.item, votes.label][shared], len(votes.annotators)
+    )
+    given = np.bincount(votes.annotator[shared], minlength=len(votes.annotators)).astype(np.float64)
+    accuracy = (right + smoothing * right.sum() / given.sum()) / np.maximum(given + smoothing, TINY)
+    if not smoothing:
+        accuracy = np.where(given > 0, accuracy, right.sum() / given.sum())
+    for i, who, label in zip(votes.item[~shared], votes.annotator[~shared], votes.label[~shared], strict=True):
+        found[i] = (1 - accuracy[who]) / max(len(votes.labels) - 1, 1)
+        found[i, label] = max(accuracy[who], found[i].max() + 2 * TIE)  # the only vote there is stays the likeliest
+    return found
