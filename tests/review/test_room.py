@@ -106,6 +106,13 @@ def test_two_who_adjudicate_get_different_disputes_and_one_may_be_put_off() -> N
     first = [i["id"] for i in room_.ask_disputes("olga", "labels")["items"]]
     assert first == ["item000", "item001", "item002"]
     assert [i["id"] for i in room_.ask_disputes("otto", "labels")["items"]] == ["item003"]
+    said = room_.overview()["queues"][0]["measures"]["reliability"]
+    assert said["ann"]["accuracy"]["value"] == 0.0 and said["ann"]["compared"] == 4
+    say(room_, "olga", "adjudicate", "item002", "sports")
+    said = room_.overview()["queues"][0]["measures"]["reliability"]
+    assert said["ann"]["accuracy"]["value"] == 0.25 and said["ben"]["accuracy"]["value"] == 0.0
+    ruling = room_.recent("olga", "labels", 1)[0]
+    say(room_, "olga", "undo", "item002", ruling["id"])
     room_.put_off("olga", "labels", "item000")
     assert [i["id"] for i in room_.ask_disputes("olga", "labels")["items"]] == ["item001", "item002", "item000"]
 
@@ -353,6 +360,8 @@ def test_people_who_disagree_on_a_pair_are_ruled_on_and_equal_corrections_agree(
     say(room_, "olga", "adjudicate", "pair000", {"verb": "reject"}, queue="pairs")
     say(room_, "olga", "adjudicate", "pair002", {"verb": "correct", **fixed}, queue="pairs")
     assert room_.ask_disputes("olga", "pairs")["progress"]["disputes"] == 0
+    said = room_.overview()["queues"][0]["measures"]["reliability"]
+    assert said["ben"]["accuracy"]["value"] == 1.0 and said["ann"]["accuracy"]["value"] == 0.75  # ruled as ben said
 
 
 def test_many_at_once_judge_every_item_once_and_every_resent_judgment_counts_once() -> None:

@@ -281,9 +281,15 @@ class Queue:
             for person, judgment in self._verdicts[p].items()
         ]
 
+    def rulings(self) -> dict[str, str]:
+        """item -> what was ruled."""
+        return {self.items[p].id: category(judgment) for p, judgment in self._rulings.items()}
+
 
 def category(judgment: Judgment) -> str:
     """What agreement is measured on: the label, or what became of the pair."""
+    if judgment.verb == "adjudicate" and isinstance(judgment.value, dict):
+        return judgment.value["verb"]
     return judgment.value if isinstance(judgment.value, str) else judgment.verb
 
 

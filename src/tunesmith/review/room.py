@@ -14,11 +14,14 @@ import msgspec
 
 from tunesmith.core.canonical import plain
 from tunesmith.core.errors import InputError
-from tunesmith.metrics.agreement import Ratings, agreement_facts
+from tunesmith.metrics.agreement import Ratings
+from tunesmith.metrics.agreement_facts import agreement_facts
+from tunesmith.metrics.consensus import Vote
 from tunesmith.review.assignment import People, Person, Role, check_name
 from tunesmith.review.items import Item
 from tunesmith.review.judgment import Draft, Judgment
 from tunesmith.review.queues import Dispute, Queue
+from tunesmith.review.reliability import reliability
 from tunesmith.review.support import parts
 
 AHEAD = 3  # items a page holds: the one shown and those that appear at once after a keypress
@@ -174,24 +177,27 @@ class Room:
                 "skipped": [{"text": _start(i), "reasons": reasons} for i, reasons in skipped],
                 "no_longer_asked": queue.elsewhere,
             }
-            votes = queue.votes()
-        return facts | {"measures": self._measures(queue.rules.name, votes)}
+            votes, rulings = queue.votes(), queue.rulings()
+        return facts | {"measures": self._measures(queue.rules.name, votes, rulings)}
 
-    def _measures(self, queue: str, votes: list[tuple[str, str, str]]) -> dict[str, Any] | None:
-        """Agreement with intervals: the newest there is. Never under the lock, as resampling takes its time."""
+    def _measures(self, queue: str, votes: list[Vote], rulings: dict[str, str]) -> dict[str, Any] | None:
+        """Agreement and each person's reliability, with intervals: the newest there are. Never under the lock, as resampling takes its time."""
+        known = len(votes) + len(rulings)
         then, facts = self._measured.get(queue, (0, None))
-        if abs(len(votes) - then) <= STALE * len(votes) or queue in self._measuring:
+        if abs(known - then) <= STALE * known or queue in self._measuring:
             return facts
         self._measuring.add(queue)
         if len(votes) <= AT_ONCE:
-            return self._measure(queue, votes)
-        threading.Thread(target=self._measure, args=(queue, votes), name="agreement", daemon=True).start()
+            return self._measure(queue, votes, rulings)
+        threading.Thread(target=self._measure, args=(queue, votes, rulings), name="agreement", daemon=True).start()
         return facts
 
-    def _measure(self, queue: str, votes: list[tuple[str, str, str]]) -> dict[str, Any]:
+    def _measure(self, queue: str, votes: list[Vote], rulings: dict[str, str]) -> dict[str, Any]:
         try:
             facts = agreement_facts(Ratings.of_votes(votes), scale="nominal", resamples=RESAMPLES)
-            self._measured[queue] = (len(votes), facts)
+            relied = reliability(votes, method="majority", adjudicated=rulings, resamples=RESAMPLES)
+            facts["reliability"] = relied["annotators"]
+            self._measured[queue] = (len(votes) + len(rulings), facts)
             return facts
         finally:
             self._measuring.discard(queue)
