@@ -28,7 +28,7 @@ class Data:
         done = self._step("check")
         shapes = done.facts.get("shape", "")
         settings = self._context.settings
-        is_open = settings.data.shape is None and settings.task.text is None and settings.task.label is None
+        is_open = bool(settings.data.files) and settings.data.shape is None and settings.task.text is None and settings.task.label is None
         if is_open and shapes and "," not in shapes:
             from tunesmith.core.project_edit import set_values
             from tunesmith.core.project_file import FILE_NAME
