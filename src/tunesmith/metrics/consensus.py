@@ -226,7 +226,7 @@ def _decide(
     if method == "majority":
         probabilities = majority(votes)
     else:
-        probabilities = _estimated(votes, settled, smoothing)
+        probabilities = estimated(votes, settled, smoothing)
     decisions = []
     counts = votes.counts()
     for i in np.flatnonzero(counts.any(axis=1)):
@@ -246,7 +246,7 @@ def _decide(
     return decisions
 
 
-def _estimated(votes: Votes, settled: Mapping[str, str], smoothing: float) -> Array:
+def estimated(votes: Votes, settled: Mapping[str, str], smoothing: float = SMOOTHING) -> Array:
     """(N, K) by Dawid and Skene from the items with several votes or a settled label.
 
     An item with one vote teaches nothing about its annotator and must not be outvoted by what is usual: it keeps

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from tunesmith.metrics.consensus import Method, Vote, Votes, dawid_skene, majority
+from tunesmith.metrics.consensus import Method, Vote, Votes, estimated, majority
 from tunesmith.metrics.statistics import Resampler, spread
 from tunesmith.metrics.sums import mean_of
 
@@ -75,7 +75,8 @@ def _truth_of_others(table: Votes, annotator: int, method: Method, settled: dict
     truth = np.full(len(table.items), -1, dtype=np.int64)
     others = table.without(annotator)
     if others is not None:
-        shares = majority(others) if method == "majority" else dawid_skene(others, known=settled).probabilities
+        known = {table.items[i]: table.labels[k] for i, k in settled.items()}
+        shares = majority(others) if method == "majority" else estimated(others, known)
         best = shares.max(axis=1, keepdims=True)
         clear = ((shares >= best - TIE).sum(axis=1) == 1) & (others.counts().sum(axis=1) > 0)
         truth[clear] = shares.argmax(axis=1)[clear]
