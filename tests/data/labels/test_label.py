@@ -110,9 +110,20 @@ def test_variants_are_mapped_only_as_the_user_says_and_each_change_is_on_the_rec
     assert "is it spelled as in the data?" in label_words(got.facts)
     untouched = run(tmp_path / "b", examples)
     assert untouched.targets == [r["label"] for r in RECORDS]
+    assert untouched.facts["variants"]["suggested"] == []  # two rows of sports are no evidence for a slip
     back = run(tmp_path / "c", examples, variants={"Sprots": "sports"}, restored=(change.key,))
     assert back.targets[1] == "Sprots"
     assert back.facts["restored"] == [change.key]
+
+
+def test_suggestions_come_with_the_line_to_write(tmp_path: Path) -> None:
+    records = [{"text": f"match {i}", "label": "Sprots" if i == 7 else "sports"} for i in range(60)]
+    records += [{"text": f"vote {i}", "label": "politics"} for i in range(9)]
+    examples = run_check(tmp_path / "check", {"news.jsonl": jsonl(records)}).folder
+    got = run(tmp_path / "a", examples)
+    assert [(s["label"], s["suggested"]) for s in got.facts["variants"]["suggested"]] == [("Sprots", "sports")]
+    assert got.targets.count("Sprots") == 1
+    assert 'to merge, under data.labels.variants: "Sprots": "sports"' in label_words(got.facts)
 
 
 def test_a_map_whose_result_depends_on_how_often_it_is_applied_is_refused_whole(tmp_path: Path, examples: Path) -> None:

@@ -8,6 +8,7 @@ A judgment names a row by its id: the one it had when it came in, or the one it 
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -225,7 +226,7 @@ def label_words(facts: dict[str, Any]) -> str:
         why = {"case": "case alone", "spaces": "spaces or separators alone", "typo": "one slip of the pen"}[s["why"]]
         lines.append(
             f"  {s['label']!r} ({s['rows']:,} rows) differs from {s['suggested']!r} ({s['suggested_rows']:,}) by {why}; "
-            f"to merge: --set data.labels.variants.{s['label']}={s['suggested']}"
+            f"to merge, under data.labels.variants: {_quoted(s['label'])}: {_quoted(s['suggested'])}"
         )
     c = facts["consensus"]
     if c["items"]:
@@ -240,3 +241,8 @@ def label_words(facts: dict[str, Any]) -> str:
     if errors is not None:
         lines.append(errors["words"])
     return "\n".join(lines)
+
+
+def _quoted(label: str) -> str:
+    """As tunesmith.yaml takes it, whatever is in the label."""
+    return json.dumps(label, ensure_ascii=False)
