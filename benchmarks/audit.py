@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
+import sys
 import time
 import warnings
 from collections import Counter
@@ -50,7 +52,7 @@ PARTS = {"address": {"street_name", "building_number", "secondary_address", "cit
 
 
 def gold_sentences(count: int, seed: int) -> list[dict[str, Any]]:
-    """{fake: text, spans: [{start, end, type, value}]}; the same for the same seed."""
+    """{fake: text, spans: [{start, end, type, value}]}; the same for the same seed and PYTHONHASHSEED, since the fakers draw from sets."""
     warnings.filterwarnings("ignore")
     import pandas as pd
     from presidio_evaluator.data_generator import faker_extensions as fakers
@@ -153,6 +155,8 @@ def _toxic(texts: list[str]) -> dict[str, int]:
 
 
 def main() -> None:
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "PYTHONHASHSEED": "0"})
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--sentences", type=int, default=10_000)
     arguments.add_argument("--no-names", action="store_true")
