@@ -91,8 +91,10 @@ def test_each_verb_says_it_takes_the_common_options(path: tuple[str, ...], words
 
 def test_each_verb_is_one_file() -> None:
     folder = Path(__file__).parents[2] / "src" / "tunesmith" / "cli" / "verbs"
-    assert {p.stem for p in folder.glob("*.py")} - {"__init__"} == set(NAMES) - {"data"}
-    assert {p.stem for p in (folder / "data").glob("*.py")} - {"__init__"} == {path[1] for path, _ in UNDER}
+    assert {p.stem for p in folder.glob("*.py")} - {"__init__"} == set(NAMES)
+    assert {p.stem for p in (folder.parent / "data_verbs").glob("*.py")} - {"__init__"} == {
+        path[1] for path, _ in UNDER
+    }
 
 
 def test_the_list_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:

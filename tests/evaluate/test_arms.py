@@ -182,7 +182,7 @@ def in_chunks(rows: Sequence[Row], work: Workspace, reply: Any) -> list[Answer]:
     return reply_in_chunks(rows, prompts, reply, work.state / "answers.jsonl", work, "test")
 
 
-def echo(prompts: Sequence[Sequence[Message]]) -> list[Answer]:
+def echo(prompts: Sequence[Sequence[Message]], tools: object = ()) -> list[Answer]:
     return [Answer(text=p[-1].content, probabilities=(0.1, 0.9)) for p in prompts]
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_state_file_costs_work_and_never_an_answer(
     state.write_bytes(broken)
     asked: list[int] = []
 
-    def count(prompts: Sequence[Sequence[Message]]) -> list[Answer]:
+    def count(prompts: Sequence[Sequence[Message]], tools: object = ()) -> list[Answer]:
         asked.append(len(prompts))
         return echo(prompts)
 
@@ -218,7 +218,7 @@ def test_a_stop_signal_is_obeyed_between_chunks(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(arms, "CHUNK", 3)
     work = Workspace(root=tmp_path)
 
-    def stops(prompts: Sequence[Sequence[Message]]) -> list[Answer]:
+    def stops(prompts: Sequence[Sequence[Message]], tools: object = ()) -> list[Answer]:
         work.stop.set()
         return echo(prompts)
 

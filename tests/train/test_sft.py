@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 
@@ -104,7 +104,7 @@ def test_patience_ends_the_training_and_the_best_is_kept(tmp_path: Path, dataset
 def test_a_row_of_weight_2_counts_like_the_row_twice(tmp_path: Path, tiny_llama: Path) -> None:
     rows = data.make_rows(4, seed=1)
     weighted = data.make_dataset(tmp_path / "weighted", train=4)
-    write_lines(weighted / "train.jsonl", [replace(rows[0], weight=2.0), *rows[1:]])
+    write_lines(weighted / "train.jsonl", [msgspec.structs.replace(rows[0], weight=2.0), *rows[1:]])
     twice = data.make_dataset(tmp_path / "twice", train=4)
     write_lines(twice / "train.jsonl", [rows[0], *rows])
     a = data.train(tmp_path / "a", weighted, tiny_llama, epochs=3.0)

@@ -38,7 +38,7 @@ class CleanSettings(Section):
         default=["input"], description="what is cleaned; a class is never touched"
     )
     boilerplate_rows: Count = Field(default=20, description="a line in so many rows is boilerplate ...")
-    boilerplate_share: Fraction = Field(default=0.01, description="... if that is this share of them, too")
+    boilerplate_share: Fraction = Field(default=0.005, description="... if that is this share of them, too")
     boilerplate_unit: Literal["line", "paragraph"] = Field(default="line", description="what is counted")
 
 

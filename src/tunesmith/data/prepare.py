@@ -214,14 +214,14 @@ def _measure(
 
 def _render(batch: list[_Placed], renderer: Renderer) -> list[Rendered | Fault]:
     try:
-        return list(renderer.render_many([(p.row.messages, p.row.target) for p in batch]))
+        return renderer.render_rows(p.row for p in batch)
     except TunesmithError:
         return [_render_one(p.row, renderer) for p in batch]  # slower, to know which
 
 
 def _render_one(row: Row, renderer: Renderer) -> Rendered | Fault:
     try:
-        return renderer.render(row.messages, row.target)
+        return renderer.render(row.messages, row.target, row.tools)
     except TunesmithError as e:
         return Fault(reason="template", what=e.problems[0].what, fix=e.problems[0].fix)
 

@@ -139,7 +139,7 @@ def _find_shape(spec: CheckSpec, source: Source) -> Shape | list[Problem]:
     found: Shape | Problem
     if source.made:
         name = MADE[Path(source.name).name]
-        found = stated_shape(name, spec.kind, None)
+        found = stated_shape(name, spec.kind, "group")
         if isinstance(found, Problem):
             return [replace_where(found, source.name)]
         return found

@@ -109,10 +109,8 @@ class RowStep:
             kept_messages.append(msgspec.structs.replace(old, content=taken))
         kept_target = self.change(row, "target", row.target, target, step=step, why=why)
         example = Example(messages=tuple(kept_messages), target=kept_target)
-        group = example.id if row.group == row.id else row.group
-        return msgspec.structs.replace(
-            row, id=example.id, messages=example.messages, target=example.target, group=group
-        )
+        # the group stays what it was, an opaque key: rows that asked the same still share it
+        return msgspec.structs.replace(row, id=example.id, messages=example.messages, target=example.target)
 
     def change(
         self, row: Row, field: str, before: str, after: str, *, step: str, why: str = "", shown: str | None = None
@@ -123,7 +121,7 @@ class RowStep:
             return after
         was = before if shown is None else shown
         change = Change(file=row.file, line=row.line, step=step, field=field, before=was, after=after, why=why)
-        if change.key in self._asked:
+        if self._asked and change.key in self._asked:
             self.restored.add(change.key)
             return before
         self.changed[step] += 1

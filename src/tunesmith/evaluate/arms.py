@@ -28,7 +28,8 @@ LEAD_SENTENCES = 2
 MODEL_ARMS = ("zero_shot", "few_shot", "tuned")
 
 Prompt = tuple[Message, ...]
-Reply = Callable[[Sequence[Prompt]], list[Answer]]
+Tools = Sequence[dict[str, Any]]
+Reply = Callable[[Sequence[Prompt], Sequence[Tools]], list[Answer]]  # prompts, and the tools of each
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ def refuse_misfit(spec: ArmSpec, inputs: AnswerInputs, dataset: dict[str, Any], 
 
 def build(spec: ArmSpec, inputs: AnswerInputs, dataset: dict[str, Any], rows: Sequence[Row], work: Workspace) -> Arm:
     if spec.arm == "lead":
-        return Arm(reply=lambda prompts: [lead(p) for p in prompts], choice={"sentences": LEAD_SENTENCES})
+        return Arm(reply=lambda prompts, tools: [lead(p) for p in prompts], choice={"sentences": LEAD_SENTENCES})
     if spec.arm in ("majority", "tfidf"):
         return classical(spec, inputs.dataset, dataset["labels"], work)
     return language_model(spec, inputs, dataset, rows, work)
@@ -123,9 +124,9 @@ def classical(spec: ArmSpec, dataset: Path, labels: Sequence[str], work: Workspa
     work.progress(0, 1, "fitting", arm=spec.arm)
     if spec.arm == "majority":
         commonest = Majority.fit(train, labels)
-        return Arm(reply=lambda prompts: commonest.choose(prompts, labels), choice={})
+        return Arm(reply=lambda prompts, tools: commonest.choose(prompts, labels), choice={})
     regression = TfidfLogistic.fit(train, read_split(dataset, "validation"), labels, spec.seed)
-    return Arm(reply=lambda prompts: regression.choose(prompts, labels), choice={"C": regression.strength})
+    return Arm(reply=lambda prompts, tools: regression.choose(prompts, labels), choice={"C": regression.strength})
 
 
 def language_model(
@@ -160,11 +161,11 @@ def language_model(
         model = load_base(base, dtype=spec.precision)
     speaker = LanguageModel(model, renderer)
 
-    def reply(prompts: Sequence[Prompt]) -> list[Answer]:
+    def reply(prompts: Sequence[Prompt], tools: Sequence[Tools]) -> list[Answer]:
         if spec.kind == "classify":
-            return speaker.choose(prompts, labels, batch_tokens=batch_tokens)
+            return speaker.choose(prompts, labels, tools=tools, batch_tokens=batch_tokens)
         return speaker.generate(
-            prompts, max_new_tokens=new_tokens, temperature=0.0, seed=spec.seed, batch_tokens=batch_tokens
+            prompts, tools=tools, max_new_tokens=new_tokens, temperature=0.0, seed=spec.seed, batch_tokens=batch_tokens
         )
 
     if spec.arm != "few_shot":
@@ -217,7 +218,7 @@ def reply_in_chunks(
         work.progress(first, len(rows), "answering", arm=label)
         work.stop_if_asked()
         chunk = rows[first : first + CHUNK]
-        said = reply(prompts[first : first + CHUNK])
+        said = reply(prompts[first : first + CHUNK], [row.tools for row in chunk])
         if len(said) != len(chunk):
             raise RuntimeError(f"{label} gave {len(said)} answers to {len(chunk)} prompts")
         lines = [canonical_json({"id": r.id, "answer": a}) for r, a in zip(chunk, said, strict=True)]

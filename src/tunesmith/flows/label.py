@@ -74,14 +74,9 @@ def _classes(context: Context, journey: Journey, examples: Path) -> list[Queue]:
     queues = [Queue(rules, label_items(rows, labels=labels, probabilities=probabilities))]
     by_id = {r.id: r for r in rows}
     if "label" in journey.runs and (journey.folder("label", "examples") / "label_errors.jsonl").exists():
-        found = [
-            {"id": e["row"], "given": e["given"], "suggested": e["suggested"], "confidence": e["probability_suggested"]}
-            for e in read_lines(journey.folder("label", "examples") / "label_errors.jsonl")
-            if e["row"] in by_id
-        ]
-        if found:
+        if doubts := doubted_items(journey.folder("label", "examples")):
             rules = _rules(context, "errors", "Is this label right?", kind="label", labels=labels, suggest=True)
-            queues.append(Queue(rules, doubted_items(by_id, found)))
+            queues.append(Queue(rules, doubts))
     if "dedup" in journey.runs and (journey.folder("dedup", "examples") / "review.jsonl").exists():
         contrary = _contrary(journey.folder("dedup", "examples") / "review.jsonl", by_id)
         if contrary:

@@ -23,6 +23,7 @@ from tunesmith.model.generating import Sampling, generate
 from tunesmith.model.routes import label_scores
 from tunesmith.model.trie import LabelTrie
 
+Tools = Sequence[dict[str, Any]]  # functions declared to the model, in OpenAI's form
 TOLERANCE = 1e-6  # in probability; see choose
 
 
@@ -31,7 +32,7 @@ class Renders(Protocol):
 
     stop_ids: frozenset[int]
 
-    def prompt(self, messages: Sequence[Message]) -> list[int]: ...
+    def prompt(self, messages: Sequence[Message], tools: Tools = ()) -> list[int]: ...
     def answer(self, target: str) -> list[int]: ...
     def decode(self, ids: Sequence[int]) -> str: ...
 
@@ -48,6 +49,7 @@ class LanguageModel:
         prompts: Sequence[Sequence[Message]],
         labels: Sequence[str],
         *,
+        tools: Sequence[Tools] | None = None,
         batch_tokens: int,
         exact: bool = False,
         probabilities: bool = True,
@@ -59,14 +61,14 @@ class LanguageModel:
         its upper bound instead, which moves no probability by more than 1e-6 and never the winner. Without
         `probabilities` (and so without confidence) a label is left as soon as it cannot win: the same winners,
         about three times sooner on a tuned model.
-        `batch_tokens`: padded prompt tokens in one forward pass; the answers do not depend on it.
+        `tools`: those of each prompt. `batch_tokens`: padded prompt tokens in one forward pass; the answers do not depend on it.
         Raises InputError for repeated labels, and for prompts longer than the model's context.
         """
         clock = Clock()
         if not prompts:
             return []
         trie = LabelTrie(labels, [self.renderer.answer(label) for label in labels])
-        ids = [self.renderer.prompt(p) for p in prompts]
+        ids = self._prompts(prompts, tools)
         self._refuse_long(ids, max(trie.depths) - 1)
         tolerance = 0.0 if exact else TOLERANCE if probabilities else float(len(labels))
         with self.network.evaluating():
@@ -93,6 +95,7 @@ class LanguageModel:
         self,
         prompts: Sequence[Sequence[Message]],
         *,
+        tools: Sequence[Tools] | None = None,
         max_new_tokens: int,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -111,7 +114,7 @@ class LanguageModel:
         require(max_new_tokens >= 1, "max_new_tokens", max_new_tokens, "a positive integer")
         if not prompts:
             return []
-        ids = [self.renderer.prompt(p) for p in prompts]
+        ids = self._prompts(prompts, tools)
         self._refuse_long(ids, max_new_tokens)
         sampling = Sampling(
             max_new_tokens=max_new_tokens,
@@ -136,6 +139,11 @@ class LanguageModel:
             )
             for i, text in enumerate(texts)
         ]
+
+    def _prompts(self, prompts: Sequence[Sequence[Message]], tools: Sequence[Tools] | None) -> list[list[int]]:
+        if tools is None or not any(tools):
+            return [self.renderer.prompt(p) for p in prompts]
+        return [self.renderer.prompt(p, t) for p, t in zip(prompts, tools, strict=True)]
 
     def _refuse_long(self, prompts: Sequence[Sequence[int]], more: int) -> None:
         limit = self.network.limit

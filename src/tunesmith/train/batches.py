@@ -24,7 +24,7 @@ def read_rows(path: Path) -> list[Row]:
 
 def render_rows(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> list[Document]:
     """Refuses all rows that are too long or have nothing to learn from: nothing is cut or skipped."""
-    rendered = renderer.render_many([(r.messages, r.target) for r in rows])
+    rendered = renderer.render_rows(rows)
     documents, problems = [], []
     for row, r in zip(rows, rendered, strict=True):
         where = f"{row.file}:{row.line}"

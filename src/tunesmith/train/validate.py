@@ -58,7 +58,7 @@ class Validation:
         return outcome
 
     def _chosen(self, forward: Forward, max_tokens: int) -> list[str]:
-        prompts = [self._renderer.prompt(r.messages) for r in self._rows]
+        prompts = [self._renderer.prompt(r.messages, r.tools) for r in self._rows]
         labels = [self._renderer.answer(label) for label in self._labels]
         guesses = [self._labels.index(r.target) for r in self._rows]
         with torch.no_grad():
@@ -67,7 +67,9 @@ class Validation:
 
     def _written(self, model: Any, max_tokens: int) -> list[str]:
         prompts, limit = [r.messages for r in self._rows], self._spec.max_new_tokens
-        answers = LanguageModel(model, self._renderer).generate(prompts, max_new_tokens=limit, batch_tokens=max_tokens)
+        speaker = LanguageModel(model, self._renderer)
+        tools = [r.tools for r in self._rows]
+        answers = speaker.generate(prompts, tools=tools, max_new_tokens=limit, batch_tokens=max_tokens)
         return [a.text for a in answers]
 
 

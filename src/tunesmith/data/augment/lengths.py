@@ -25,7 +25,7 @@ class Lengths:
 
     def too_long(self, row: Row) -> int:
         """How many tokens, if that is more than allowed; else 0."""
-        prompt, answer = _split(self._renderer.render(row.messages, row.target))
+        prompt, answer = _split(self._renderer.render(row.messages, row.target, row.tools))
         self._last = (row.id, prompt, answer)
         return prompt + answer if prompt + answer > self.limit else 0
 
@@ -39,7 +39,7 @@ class Lengths:
     def count_all(self, rows: Iterable[Row]) -> None:
         rows = iter(rows)
         while batch := list(islice(rows, BATCH)):
-            for rendered in self._renderer.render_many([(r.messages, r.target) for r in batch]):
+            for rendered in self._renderer.render_rows(batch):
                 prompt, answer = _split(rendered)
                 self._prompt.append(prompt)
                 self._answer.append(answer)

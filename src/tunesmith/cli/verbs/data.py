@@ -42,7 +42,7 @@ VERBS: dict[str, dict[str, str]] = {
 
 
 def _verb(name: str) -> click.Command:
-    command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.verbs.data.{name}"), name)
+    command: click.Command = getattr(importlib.import_module(f"tunesmith.cli.data_verbs.{name}"), name)
     return command
 
 
