@@ -23,6 +23,7 @@ from tunesmith.data.enough.stages import (
     CurveInputs,
     CurveSpec,
 )
+from tunesmith.data.enough.words import curve_words
 
 LABELS = ("billing", "delivery", "login", "returns")
 
@@ -104,6 +105,8 @@ def test_the_forecast_holds_when_the_rows_are_doubled() -> None:
     truth = drawn(everything, validation, points=1, repeats=1)["points"][-1]["score"] - found["points"][-1]["score"]
     assert gain["low"] <= truth <= gain["high"]
     assert gain["value"] > 0.02
+    assert 0 < found["forecast"]["luck"] < 0.15
+    assert "points on average; the luck of which rows" in curve_words({**found, "model": "tfidf"})
     assert [p["score"] for p in found["points"]] == sorted(p["score"] for p in found["points"])
     series = found["law_series"]
     assert series[0]["rows"] < series[-1]["rows"] == 2400

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,7 @@ class _Measure:
         mean_sizes, mean = sizes.mean(axis=0), scores.mean(axis=0)
         resampled = np.take_along_axis(drawn, self.chosen[:, :, None], axis=1).mean(axis=1)  # (D, S)
         found = forecast(mean_sizes, mean, resampled, to=2 * len(varied), confidence=self.confidence)
+        found["luck"] = _luck(sizes, scores, self.confidence)
         facts = {
             "points": self._points(mean_sizes, mean, scores, resampled),
             "law_series": self._series(mean_sizes, mean, resampled, found),
@@ -274,3 +276,18 @@ def _up_to_whole_group(train: Sequence[Row], order: Ints, n: int) -> int:
     while 0 < n < len(order) and train[order[n]].group == train[order[n - 1]].group:
         n += 1
     return n
+
+
+def _luck(sizes: Floats, scores: Floats, confidence: float) -> float | None:
+    """How far one doubling may fall from the average one, by the luck of which rows were drawn before and after.
+
+    From the scatter of the repeats (R, S) at the three sizes below the largest. Subsets of one pool vary less
+    than fresh draws would, by 1 - n/N of the variance (the finite population correction), which is undone. None
+    where there are no repeats to tell.
+    """
+    if len(sizes) < 2 or sizes.shape[1] < 2:
+        return None
+    share = sizes.mean(axis=0) / sizes[:, -1].mean()
+    variance = scores.var(axis=0, ddof=1)[:-1] / np.maximum(1 - share[:-1], 0.1)
+    one_draw = float(np.sqrt(variance[-3:].mean()))
+    return round(NormalDist().inv_cdf((1 + confidence) / 2) * one_draw * 2**0.5, 6)

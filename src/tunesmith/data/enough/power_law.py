@@ -69,7 +69,7 @@ def forecast(sizes: Floats, scores: Floats, drawn: Floats, *, to: float, confide
     """What `to` rows instead of the largest size would be worth. `scores` (S,), `drawn` (D, S) its bootstrap.
 
     JSON-ready: gain {value, low, high} in score, or refused: a sentence. The gain is between two points of the
-    law, so that the luck of the largest size is not part of it; its interval is the bootstrap's, widened on both
+    law, so that the luck of the largest size is not part of it: what doubling does on average. Its interval is the bootstrap's, widened on both
     sides by what the smaller sizes' law was wrong about the largest one.
     """
     found: dict[str, Any] = {"rows": float(sizes[-1]), "to": float(to), "gain": None, "refused": None}

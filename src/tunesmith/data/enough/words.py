@@ -32,9 +32,10 @@ def _worth(what: str, forecast: dict[str, Any]) -> str:
         return f"{what}: no forecast, because {forecast['refused']}"
     low, high = 100 * forecast["gain"]["low"], 100 * forecast["gain"]["high"]
     n, to = forecast["rows"], forecast["to"]
-    if f"{low:.1f}" == f"{high:.1f}":
-        return f"{what} ({n:,.0f} to {to:,.0f}) is worth {low:.1f} points"
-    return f"{what} ({n:,.0f} to {to:,.0f}) is worth {low:.1f} to {high:.1f} points"
+    worth = f"{low:.1f} points" if f"{low:.1f}" == f"{high:.1f}" else f"{low:.1f} to {high:.1f} points"
+    said = f"{what} ({n:,.0f} to {to:,.0f}) is worth {worth} on average"
+    luck = forecast.get("luck")
+    return said if luck is None else f"{said}; the luck of which rows, up to {100 * luck:.0f} more or less"
 
 
 def compare_words(facts: dict[str, Any]) -> str:
