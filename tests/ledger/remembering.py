@@ -29,7 +29,10 @@ def tickets(own: str = "", extra: str = "") -> str:
     lines = ["text,label,who"]
     lines += [f"The {thing} of number {n} does not work at all,{label},user{n}" for n, (thing, label) in enumerate(
         [("printer", "device"), ("invoice", "money"), ("screen", "device"), ("refund", "money")] * 2)]  # fmt: skip
-    lines += [f'"Dear team,\nI am {NAME.upper()} and I ""still"" wait for my refund",money,user8', f"{ROW},device,user9"]
+    lines += [
+        f'"Dear team,\nI am {NAME.upper()} and I ""still"" wait for my refund",money,user8',
+        f"{ROW},device,user9",
+    ]
     lines += [f"{ROW},device,user10", f"Nothing to see here but a cell,device,{NAME}", own]
     return "\n".join(lines) + "\n" + extra
 
@@ -80,7 +83,7 @@ def fill(state: Path, *, small: bool = False) -> dict[str, str]:
             fresh = Row(id="", messages=messages, target=row.target, file=row.file, line=row.line, group="")
             cleaned.append(Row(id=fresh.example.id, messages=messages, target=row.target, file=row.file, line=row.line,
                                group=fresh.example.id))  # fmt: skip
-        late = LeftOut(file="tickets.csv", line=11, reason="near", text="shown: [NAME]", step="dedup")
+        late = LeftOut(file="tickets.csv", line=10, reason="near", text="shown: [NAME]", step="dedup")
         clusters = lines({"kept": cleaned[0].id, "copies": [r.id for r in cleaned if r.example.input == ROW]})
         audit = made(ledger, folder.parent, "audit", "examples", {"examples": check}, {
             "rows.jsonl": lines(*cleaned), "left_out.jsonl": left + lines(late), "changes.jsonl": lines(*changes),
@@ -103,7 +106,9 @@ def fill(state: Path, *, small: bool = False) -> dict[str, str]:
             "report.json": canonical_json({"seal": seal, "mistakes": [
                 {"id": r.id, "input": r.example.input, "file": r.file, "line": r.line, "confidence": 0.5} for r in test]})})  # fmt: skip
         card = f"# A card\n\nAn example: {ROW}\nand more.\n".encode()
-        manifest = {"files": {"README.md": {"sha256": __import__("hashlib").sha256(card).hexdigest(), "bytes": len(card)}}}
+        manifest = {
+            "files": {"README.md": {"sha256": __import__("hashlib").sha256(card).hexdigest(), "bytes": len(card)}}
+        }
         bundle = made(ledger, folder.parent, "bundle", "bundle", {"checkpoint": checkpoint, "report": report}, {
             "README.md": card, "tunesmith.json": json.dumps(manifest, indent=2).encode(), "model.safetensors": b"w"})  # fmt: skip
         ledger.move_reference("prod", bundle, f"{NAME} said yes")

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.canonical import canonical_json, file_id
+from tunesmith.core.canonical import file_id
 from tunesmith.core.errors import Busy, InputError
 from tunesmith.core.stage import no_progress
 from tunesmith.core.tombstones import tombstone
 from tunesmith.ledger import opaque
-from tunesmith.ledger.database import Database
+from tunesmith.ledger.elsewhere import NOTE, rewritten_facts, traces_that_hold, unfinished
 from tunesmith.ledger.explain import explained
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.locks import FileLock
@@ -30,14 +30,12 @@ from tunesmith.ledger.objects import Session
 from tunesmith.ledger.outside import Outside, look_outside
 from tunesmith.ledger.reach import Earlier, Reached, earlier, reach
 from tunesmith.ledger.records import Fact, body_id
-from tunesmith.ledger.redact import SHOWN_LINES, Standing, redact, replaced, wiped_fact, written_like
+from tunesmith.ledger.redact import SHOWN_LINES, about, redact, written_like
 from tunesmith.ledger.search import row_records, search
-from tunesmith.ledger.sought import Sought, strings_in, values_in
+from tunesmith.ledger.sought import Sought
 from tunesmith.ledger.stock import Stock, Stored
-from tunesmith.ledger.traces import SCHEMA as TRACES
 
-NOTE = "forgotten"  # kind of the note that keeps tombstones
-OF_A_RUN = ("spec", "metrics", "environment", "error")  # the rest of a run's fact is ids, names and times
+SHOWN_PLACES = 100
 _KEY = re.compile(r"[0-9a-f]{64}")
 
 
@@ -69,6 +67,7 @@ class Forgotten:
 
     dry_run: bool
     rows: int  # examples, each with a tombstone
+    places: tuple[str, ...]  # where those stand: "rows.csv:12"; the first SHOWN_PLACES
     files: tuple[Redacted, ...]
     facts: int  # judgments, notes and runs whose words were replaced
     traces: int  # served requests whose content was removed
@@ -172,25 +171,25 @@ class _Forgetting:
         sought = search(ledger, stock, request.rows, request.places, request.texts, salt, tombstones(ledger))
         if sought.in_text(request.why):
             raise InputError("the reason holds what is to be forgotten, and reasons are kept", where="--why")
-        rows = _examples(ledger, stock, sought)
+        rows, places = _examples(ledger, stock, sought)
         try:
             for done, stored in enumerate(stock.files):
                 self._progress(float(done), float(len(stock.files)), "forget: files")
                 self._change(stock, stored, sought)
             if not self._dry:
                 self._follow_hashes(stock)
-            bodies = self._bodies(sought)
+            bodies = rewritten_facts(ledger, sought)
             touched = self._touched(stock)
             result = Forgotten(
-                dry_run=self._dry, rows=len(rows), facts=len(bodies), names=self._names(sought),
+                dry_run=self._dry, rows=len(rows), places=places, facts=len(bodies), names=self._names(sought),
                 files=tuple(_redacted(c) for c in self._changes.values() if c.count),
-                traces=self._traces(sought, erase=False), work=0, unread=tuple(self._unread), running=(),
+                traces=traces_that_hold(ledger, sought, erase=False), work=0, unread=tuple(self._unread), running=(),
                 reached=reach(ledger, stock, touched), earlier=earlier(ledger),
                 outside=look_outside(outside, sought, stock),
             )  # fmt: skip
             if result.nothing:
                 return replace(result, reached=reach(ledger, stock, self._touched_before()))
-            work = self._work(set(touched))
+            work = unfinished(ledger, set(touched), sought)
             if not self._dry:
                 self._commit(sought, rows, bodies, work, result)
             return replace(result, work=len(work), running=tuple(running(ledger)) if not self._dry else ())
@@ -276,57 +275,6 @@ class _Forgetting:
         paths = self._ledger.records.database.read("SELECT DISTINCT path FROM files ORDER BY path")
         return tuple(path for (path,) in paths if sought.in_text(path.replace("/", " / ").replace("_", " ")))
 
-    # facts, traces, work
-
-    def _bodies(self, sought: Sought) -> dict[int, str]:
-        """Facts that hold it -> what they shall be. Ids, names of stages, times and targets stay."""
-        found: dict[int, str] = {}
-        quick = sought.filter(frozenset())
-        rows = self._ledger.records.database.read(
-            "SELECT seq, kind, body FROM facts WHERE kind IN ('note', 'run', 'reference') ORDER BY seq"
-        )
-        for seq, kind, text in rows:
-            if not quick.may_hold(text.encode()):
-                continue
-            body = json.loads(text)
-            if kind == "note" and body["kind"] == NOTE:
-                continue
-            if kind == "note" and isinstance(body["body"], dict) and body["body"].get("item") in sought.ids | {None}:
-                changed = _note(body, sought)
-            else:
-                parts = {"note": ("body",), "reference": ("why",), "run": OF_A_RUN}[kind]
-                changed = {**body, **{p: replaced(body[p], sought, Standing())[0] for p in parts if p in body}}
-            new = canonical_json(changed).decode("utf-8")
-            if new != text:
-                found[seq] = new
-        return found
-
-    def _traces(self, sought: Sought, *, erase: bool) -> int:
-        path = self._ledger.state / "traces.db"
-        if not path.exists():
-            return 0
-        database = Database(path, TRACES, synchronous="NORMAL")
-        try:
-            rows = database.read("SELECT seq, messages, answer FROM traces WHERE messages NOTNULL OR answer NOTNULL")
-            held = [(seq,) for seq, *texts in rows if any(_in_trace(t, sought) for t in texts if t)]
-            if erase and held:
-                with database.write() as db:
-                    db.executemany("UPDATE traces SET messages = NULL, answer = NULL WHERE seq = ?", held)
-            return len(held)
-        finally:
-            database.close()
-
-    def _work(self, touched: set[str]) -> list[str]:
-        """Unfinished stages that began with what is erased: a state made from other rows fits no longer. Of those
-        that were killed nobody knows what they began with."""
-        found = []
-        for folder in sorted(self._ledger.work.iterdir()):
-            known = self._ledger.records.runs("key = ?", [folder.name], 1)
-            inputs = set(strings_in(known[0].inputs)) if known else set()
-            if not known or not inputs.isdisjoint(touched):
-                found.append(folder.name)
-        return found
-
     # the end
 
     def _commit(
@@ -337,7 +285,7 @@ class _Forgetting:
         new_files = {old: c.file for old, c in self._changes.items() if c.file is not None}
         entries = Session(ledger.objects, intent).take(new_files, move=True)
         ledger.scrub.announce(work)
-        self._traces(sought, erase=True)
+        traces_that_hold(ledger, sought, erase=True)
         files = [
             {
                 "artifact": h.artifact, "path": h.path, "old": old, "count": c.count,
@@ -370,13 +318,15 @@ def _redacted(change: _Change) -> Redacted:
     )
 
 
-def _examples(ledger: Ledger, stock: Stock, sought: Sought) -> set[str]:
-    """Ids of the examples that go: each gets a tombstone."""
-    return {
-        record["id"]
-        for _, record, _ in row_records(ledger, stock, sought)
-        if "messages" in record and "target" in record and record.get("id") in sought.ids
-    }
+def _examples(ledger: Ledger, stock: Stock, sought: Sought) -> tuple[set[str], tuple[str, ...]]:
+    """Ids of the examples that go (each gets a tombstone), and where they stand."""
+    ids: set[str] = set()
+    places: set[tuple[str, int]] = set()
+    for _, record, standing in row_records(ledger, stock, sought):
+        if "messages" in record and "target" in record and about(record, sought, standing):
+            ids.add(record["id"])
+            places.add((record["file"], record["line"]))
+    return ids, tuple(f"{file}:{line}" for file, line in sorted(places)[:SHOWN_PLACES])
 
 
 def _renamed(raw: bytes, names: Mapping[str, tuple[str, int]]) -> bytes:
@@ -393,18 +343,3 @@ def _renamed(raw: bytes, names: Mapping[str, tuple[str, int]]) -> bytes:
         return names[value][0] if isinstance(value, str) and value in names else value
 
     return written_like(renamed(json.loads(raw)), raw)
-
-
-def _note(body: dict[str, Any], sought: Sought) -> dict[str, Any]:
-    said = body["body"]
-    if said.get("item") in sought.ids or said.get("id") in sought.ids:
-        return {**body, "body": wiped_fact(said, sought)}
-    return {**body, "body": replaced(said, sought, Standing())[0]}
-
-
-def _in_trace(text: str, sought: Sought) -> bool:
-    try:
-        value = json.loads(text)
-    except ValueError:
-        value = text
-    return sought.in_strings([text, *values_in(value)])

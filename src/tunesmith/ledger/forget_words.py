@@ -34,6 +34,9 @@ def _erased(done: Forgotten) -> list[str]:
     parts += [f"the content of {done.traces:,} served {_s('request', done.traces)}"] if done.traces else []
     parts += [f"the state of {done.work:,} unfinished {_s('stage', done.work)}"] if done.work else []
     lines = [f"{verb} {', '.join(parts)}"]
+    if done.places:
+        more = f" and {len(done.places) - SHOWN} more (--json)" if len(done.places) > SHOWN else ""
+        lines.append(f"  rows: {', '.join(done.places[:SHOWN])}{more}")
     counts: Counter[str] = Counter()
     for file in done.files:
         counts[f"{'/'.join(file.kinds)}: {file.path}{' (whole file)' if file.erased else ''}"] += file.count

@@ -99,7 +99,11 @@ def _find_places(stock: Stock, sought: Sought, places: tuple[str, ...]) -> Itera
         elif sha256 is None:
             yield Problem(where=said, what="the ledger knows no file of this name", fix="tunesmith data log")
         else:
-            sought.places.add((sha256, int(match.group(2))))
+            start = stock.record_start(sha256, int(match.group(2)))
+            if start is None:
+                yield Problem(where=said, what="the file has no such line", fix="give a line that it has")
+            else:
+                sought.places.add((sha256, start))
 
 
 # Every version of the rows
@@ -147,7 +151,8 @@ def _own_texts(ledger: Ledger, stock: Stock, sought: Sought) -> None:
     """Sets what the rows asked for say, so that copies without id and place are found too.
 
     What a person wrote in (the input, before and after cleaning) is sought wherever it stands. Of the rest (the
-    answer, other columns) only what no other row says: a label or a standing instruction is no one's own.
+    answer, other columns, the turns of a longer talk) only what no other row says: a label, a standing instruction
+    or a "yes, please" is no one's own.
     """
     certain: set[str] = set()
     others: set[str] = set()
@@ -174,7 +179,7 @@ def _texts_of(record: dict[str, Any]) -> Iterator[tuple[str, bool]]:
     messages = [m for m in record.get("messages") or () if isinstance(m, dict) and m.get("role") != "system"]
     users = [i for i, m in enumerate(messages) if m.get("role") == "user"]
     for i, message in enumerate(messages):
-        yield str(message.get("content", "")), bool(users) and i == users[-1]
+        yield str(message.get("content", "")), len(users) == 1 and i == users[0]
     for name in ("target", "rejected", "completion"):
         if isinstance(record.get(name), str):
             yield record[name], name == "target" and not messages

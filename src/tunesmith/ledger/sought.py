@@ -130,7 +130,13 @@ class Filter:
         if raw.isascii() and b"\\u" not in raw:  # else a letter may be written in another way
             low = raw.lower()
             return any(word in low for word in self._plain)
-        return True
+        if b"\\u" in raw:
+            return True
+        text = raw.decode("utf-8", "replace")
+        if self._cut and "…" in text:
+            return True
+        text = folded(text)
+        return any(word in text for word in self._words)
 
 
 def _longest_word(text: str) -> str:

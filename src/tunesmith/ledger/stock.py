@@ -10,13 +10,14 @@ from pathlib import PurePosixPath
 
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.records import CURRENT_FILES
-from tunesmith.ledger.records_of import Form, form_of
+from tunesmith.ledger.records_of import Form, form_of, pieces
 from tunesmith.ledger.redact import Standing
 from tunesmith.ledger.sought import Sought
 
 # in these a line is a row, or says what became of one; elsewhere (answers, reports) lines stand beside rows
 ROWS = frozenset({"source", "made", "examples", "dataset", "pairs", "passages", "judgments"})
 ORIGINS = frozenset({"source", "made"})
+MADE = frozenset({"corpus.jsonl", "pairs.jsonl"})  # what check reads of a `made` folder, as it reads a user's file
 WEIGHTS = frozenset({"checkpoint", "bundle", "model"})
 # of a model: a vocabulary holds every name there is, and says nothing of a person
 VOCABULARY = ("tokenizer", "vocab", "merges", "special_tokens", "added_tokens", "config.json", "generation_config")
@@ -47,7 +48,8 @@ class Stored:
 
     @property
     def keeps_lines(self) -> bool:
-        return any(h.kind == "source" for h in self.holders)
+        """Rows elsewhere refer to its line numbers."""
+        return any(h.kind == "source" or (h.kind == "made" and h.path in MADE) for h in self.holders)
 
 
 class Stock:
@@ -65,7 +67,7 @@ class Stock:
             for made in (e.artifact for e in edges if e.direction == "out"):
                 self.parents[made] |= inputs - {made}
             if stage == "check":
-                checked |= {e.artifact for e in edges if e.name == "source"}
+                checked |= {e.artifact for e in edges if e.direction == "in"}
         self._first: dict[str, dict[str, str]] = defaultdict(dict)  # artifact -> path -> SHA-256 at first
         for artifact, path, sha256 in read("SELECT artifact, path, sha256 FROM files"):
             self._first[artifact][path] = sha256
@@ -133,6 +135,19 @@ class Stock:
             referred=frozenset(line for sha, line in sought.places if sha in known),
             refers=lambda file, line: not self.come_from(stored, file, line).isdisjoint(sought.places),
         )
+
+    def record_start(self, sha256: str, line: int) -> int | None:
+        """The line on which the record begins that stands on this line; None if the file has no such line."""
+        stored = next((s for s in self.files if any(h.first == sha256 for h in s.holders)), None)
+        if stored is None or stored.form == "opaque":
+            return line
+        if stored.form in ("text", "mail", "html") and sha256 in self.read_as_rows:
+            return 1
+        with open(self._ledger.objects.file(stored.sha256), "rb") as f:
+            for piece in pieces(stored.form, f):
+                if piece.line <= line < piece.line + piece.lines:
+                    return piece.line
+        return None
 
     def newest_source(self, name: str) -> str | None:
         """SHA-256 of the file of this name (or whose path ends so) in the newest source that has it."""
