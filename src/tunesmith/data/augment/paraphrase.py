@@ -98,6 +98,8 @@ def reworded(text: str, copy: int, spec: ParaphraseSpec, ask: Asked) -> str:
     if spec.how == "paraphrase":
         return ask(_turns(REWRITE, text), copy).strip()
     there = ask(_turns(TRANSLATE.format(language=spec.language), text), copy).strip()
+    if not there:
+        return ""
     first = " ".join(text.split()[:12])
     return ask(_turns(BACK, f"{there}\n\nSample of the language: {first}"), copy).strip()
 

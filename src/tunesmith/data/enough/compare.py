@@ -6,6 +6,7 @@ A classifier two-sample test (Lopez-Paz and Oquab 2017): if nothing can tell the
 they are alike as far as words go. The classifier is ridge regression on TF-IDF, because its out-of-fold
 scores are linear in the labels: one matrix gives them for every permutation, so the p value is that of the
 whole procedure, refitted each time. Groups are never split between folds and are permuted whole.
+Real inputs have no groups: a sample full of near-copies of each other looks more different than it is.
 
 Terms: log-odds with an informative Dirichlet prior (Monroe, Colaresi and Quinn 2008, eq. 22), on the number
 of texts that have a term.
