@@ -176,7 +176,7 @@ class _Index:
         chosen = order[(rank < _prefix(rows.sizes, self.threshold)[row])]
         chosen = chosen[hit[chosen]]
         pairs.append(self._expand(row[chosen], at[chosen], self._all, rows.sizes, longer_text=True))
-        return np.divmod(np.unique(np.concatenate(pairs)), len(self.sizes))  # type: ignore[return-value]
+        return np.divmod(np.unique(np.concatenate(pairs)), len(self.sizes))
 
     def _expand(
         self, row: Ints, at: Ints, postings: tuple[Ints, Ints, Ints], sizes: Ints, *, longer_text: bool

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tunesmith.data.near.shingles import Hashes, Ints, Shingles, is_in, spans
 
 BLOCK = 1 << 21  # candidate pairs, or shingles, looked at together
+CACHED_SHINGLES, CACHED_ROWS = 1 << 17, 512  # in one pass over sets: so many fit the processor's cache
 WORDS_OF_BITMAP = 8  # of 64 bits
 ROUNDING = 1e-9  # so that 0.07 * 100 is 7
 NEVER = -1  # label of rows that a sweep leaves alone
@@ -115,11 +116,11 @@ def bitmaps(sets: Shingles) -> Bits:
 
 
 def _blocks(sets: Shingles) -> Iterator[tuple[range, Ints, Hashes]]:
-    """Ranges of rows with some million shingles at most, each shingle's row, and the shingles."""
+    """Ranges of rows, each shingle's row, and the shingles."""
     start = 0
     while start < len(sets):
-        stop = int(np.searchsorted(sets.offsets, sets.offsets[start] + BLOCK // 2, side="right")) - 1
-        stop = min(max(stop, start + 1), start + BLOCK // 256, len(sets))  # a bitmap takes 512 places a row
+        stop = int(np.searchsorted(sets.offsets, sets.offsets[start] + CACHED_SHINGLES, side="right")) - 1
+        stop = min(max(stop, start + 1), start + CACHED_ROWS, len(sets))
         low, high = sets.offsets[start], sets.offsets[stop]
         yield range(start, stop), np.repeat(np.arange(start, stop), sets.sizes[start:stop]), sets.values[low:high]
         start = stop
@@ -213,7 +214,7 @@ class Join:
         a, b = np.minimum(a, b), np.maximum(a, b)
         likely = self.may_be_alike(a, b, t)
         pairs = np.unique(a[likely] * len(self.sizes) + b[likely])
-        return np.divmod(pairs, max(len(self.sizes), 1))  # type: ignore[return-value]
+        return np.divmod(pairs, max(len(self.sizes), 1))
 
     def may_be_alike(self, a: Ints, b: Ints, t: float) -> NDArray[np.bool_]:
         """False only for pairs below t."""

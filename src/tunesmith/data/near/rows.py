@@ -63,7 +63,8 @@ class Known:
 
 def survey(rows_file: Path, work: Workspace, *, kind: str, keep: str, newest_by: str | None) -> Known:
     """One pass over the rows. `keep` is the policy that ranks them."""
-    ask, answer, line, file, at, merit = (array(code) for code in "qqqqqd")
+    ask, answer, line, file, at = (array("q") for _ in range(5))
+    merit = array("d")
     names: dict[str, int] = {}
     total = max(rows_file.stat().st_size, 1)
 

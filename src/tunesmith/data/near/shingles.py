@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 WORDS = 2  # in a shingle
-CHUNK = 1 << 18  # characters hashed together
+CHUNK = 1 << 16  # characters hashed together: their arrays fit the processor's cache
 SPACELESS = (  # first and last code point of scripts without spaces between words
     (0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3005, 0x3007), (0x3040, 0x30FF), (0x31F0, 0x31FF),
     (0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF),
@@ -153,19 +153,19 @@ def _points(text: str) -> NDArray[np.unsignedinteger]:
 
 def _words(points: NDArray[np.unsignedinteger]) -> tuple[Words, Ints]:
     """The hash of every word and where it starts. A word's hash is a polynomial of its characters' hashes."""
-    classes, weights = _tables(points)
-    kind = classes[points]
-    is_letter = kind == LETTER
-    begins = kind == WHOLE
     if not len(points):
         return np.zeros(0, np.uint64), np.zeros(0, np.int64)
+    kind, weights = _looked_up(points)
+    is_letter = kind == LETTER
+    begins = kind == WHOLE
     begins[0] |= is_letter[0]
-    begins[1:] |= is_letter[1:] & ~is_letter[:-1]
+    begins[1:] |= is_letter[1:] > is_letter[:-1]
     starts = np.flatnonzero(begins)
     if not len(starts):
         return np.zeros(0, np.uint64), starts
     up, down = _powers(1 << (len(points) - 1).bit_length())
-    sums = np.add.reduceat(weights[points] * up[: len(points)], starts)
+    weights *= up[: len(points)]
+    sums = np.add.reduceat(weights, starts)
     return mix(sums * down[starts]), starts
 
 
@@ -201,16 +201,17 @@ def _blank() -> tuple[NDArray[np.uint8], Words]:
     return np.full(0x110000, UNKNOWN, np.uint8), np.zeros(0x110000, np.uint64)
 
 
-def _tables(points: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint8], Words]:
-    """Class and hash of each code point (0 for separators), filled in as characters are met."""
+def _looked_up(points: NDArray[np.unsignedinteger]) -> tuple[NDArray[np.uint8], Words]:
+    """Class and hash of each character (0 for separators); the tables are filled in as characters are met."""
     classes, weights = _blank()
-    unknown = points[classes[points] == UNKNOWN]
-    if len(unknown):
-        fresh = np.unique(unknown).astype(np.int64)
+    kind = classes.take(points)
+    if (kind == UNKNOWN).any():
+        fresh = np.unique(points[kind == UNKNOWN]).astype(np.int64)
         kinds = np.array([_class(int(p)) for p in fresh], np.uint8)
         weights[fresh] = np.where(kinds == SEPARATOR, 0, mix(fresh.astype(np.uint64) + np.uint64(1)))
         classes[fresh] = kinds
-    return classes, weights
+        kind = classes.take(points)
+    return kind, weights.take(points)
 
 
 def _class(point: int) -> int:

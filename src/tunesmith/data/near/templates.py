@@ -25,7 +25,7 @@ SAMPLED = 12  # rows of each common shingle, the same for any order of the rows
 REST = 0.1  # of a row's shingles that must be its own
 ALIKE = 0.5  # Jaccard of two rests from which they are not different
 RUN = 5  # words of a template, at least
-READ = 2  # sampled rows of each shingle in whose text the run is looked for
+READ = 1  # sampled rows of each shingle in whose text the run is looked for
 SHOWN = 30  # templates that the facts name
 
 Texts = Callable[[Ints], list[str]]  # the texts of some rows, ascending
