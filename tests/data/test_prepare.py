@@ -215,3 +215,24 @@ def test_a_conversation_that_the_template_refuses_is_named(tmp_path: Path, tiny_
     with pytest.raises(DataError) as caught:
         run_prepare(tmp_path / "p", checked.folder, base, kind="chat")
     assert "r.jsonl:8: " in str(caught.value) and "1 of 60 rows cannot be used: 1 template" in str(caught.value)
+
+
+def test_near_copies_and_what_earlier_steps_recorded_reach_the_data_set(tmp_path: Path, tiny_llama: Path) -> None:
+    words = " ".join(f"w{i}" for i in range(20))
+    rows = [(f"text{i} stands{i} alone{i}", "odd" if i % 2 else "even") for i in range(150)]
+    rows += [(f"{words} x{i} {words} end{i % 30}", "odd" if i % 2 else "even") for i in range(6)]
+    checked = run_check(tmp_path / "c", {"rows.tsv": table(rows)})
+    (checked.folder / "changes.jsonl").write_bytes(b"")
+    (checked.folder / "clean.json").write_bytes(b"{}\n")
+    got = run_prepare(tmp_path / "p", checked.folder, tiny_llama, near=0.7, limit=100)
+    assert {"changes.jsonl", "clean.json", "check.json"} <= {p.name for p in got.folder.iterdir()}
+    near, leak = got.facts["split"]["near"], got.facts["split"]["naive_leak"]
+    assert (near["threshold"], near["components"], near["largest"], near["left_out"]) == (0.7, 1, 6, 0)
+    assert set(leak) == {"test_rows", "with_twin", "share", "pairs"}
+    assert sum(got.facts["counts"].values()) == 100 and got.facts["left_out"] == {"limit": 56}
+    copies = {name for name, part in got.splits.items() for r in part if r.line > 151}
+    assert len(copies) == 1
+    grown = run_check(tmp_path / "g", {"rows.tsv": table([*rows, ("quite new", "odd")])})
+    after = run_prepare(tmp_path / "a", grown.folder, tiny_llama, near=0.7, salt="other", previous=got.folder)
+    for name, part in got.splits.items():
+        assert {r.id for r in part} <= {r.id for r in after.splits[name]}
