@@ -13,6 +13,7 @@ import pytest
 from tests.ledger.stages import add_source, run_repeat
 from tunesmith.core.errors import StorageError
 from tunesmith.ledger.doctor import doctor
+from tunesmith.ledger.forget import Forget, forget
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.records import DERIVED
 
@@ -105,6 +106,7 @@ def sound(tmp_path: Path) -> Path:
         ledger.note("judgment", {"id": "j1", "queue": "labels", "item": "i1", "annotator": "ann"})
         ledger.move_reference("prod", run.outputs["rows"], "passed")
         ledger.path(run.outputs["rows"])
+        assert forget(ledger, Forget(texts=("0000*", "passed"))).facts == 2  # a run, the reference, and a file in part
     db = sqlite3.connect(state / "ledger.db")
     db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     db.close()

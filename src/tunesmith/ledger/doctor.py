@@ -14,7 +14,7 @@ from tunesmith.ledger.database import migrate
 from tunesmith.ledger.explain import DAMAGED
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.locks import FileLock
-from tunesmith.ledger.records import DERIVED, GENESIS, SCHEMA, body_id, derive, fact_hash
+from tunesmith.ledger.records import DERIVED, GENESIS, SCHEMA, derive, fact_hash
 from tunesmith.ledger.verify import problem_with
 
 RESTORE = "restore the newest backup: facts cannot be made again"
@@ -100,7 +100,7 @@ def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Findin
             yield _damage(where, f"facts {expected} to {seq - 1} are missing")
         elif before != prev:
             yield _damage(where, "does not continue the chain: this fact or the one before was changed")
-        if fact_hash(before, seq, at, kind, body) != hash and rewritten.get(seq) != body_id(body):
+        if fact_hash(before, seq, at, kind, body) != rewritten.get(seq, hash):
             yield _damage(where, f"was changed after it was written: its hash is not {hash}")
         prev, expected = hash, seq + 1
         try:
@@ -110,7 +110,7 @@ def _chain(db: sqlite3.Connection, fresh: sqlite3.Connection) -> Iterator[Findin
 
 
 def _rewritten(db: sqlite3.Connection) -> dict[int, str]:
-    """Facts whose body `forget` rewrote -> what it must be since; a later fact says so, in the chain itself."""
+    """Facts whose body `forget` rewrote -> the hash they must have since; a later fact says so, in the chain."""
     found: dict[int, str] = {}
     for seq, body in db.execute("SELECT seq, body FROM facts WHERE kind = 'forget' ORDER BY seq"):
         try:

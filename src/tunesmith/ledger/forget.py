@@ -29,7 +29,7 @@ from tunesmith.ledger.locks import FileLock
 from tunesmith.ledger.objects import Session
 from tunesmith.ledger.outside import Outside, look_outside
 from tunesmith.ledger.reach import Earlier, Reached, earlier, reach
-from tunesmith.ledger.records import Fact, body_id
+from tunesmith.ledger.records import Fact
 from tunesmith.ledger.redact import SHOWN_LINES, about, redact, written_like
 from tunesmith.ledger.search import row_records, search
 from tunesmith.ledger.sought import Sought
@@ -244,10 +244,11 @@ class _Forgetting:
                 change = self._changes.get(stored.sha256)
                 now = change.file if change is not None and change.file else self._ledger.objects.file(stored.sha256)
                 raw = now.read_bytes()
-                if not any(old.encode() in raw for old in names):
+                new_text = _renamed(raw, names) if any(old.encode() in raw for old in names) else None
+                if new_text is None:
                     continue
                 temporary = self._temporary()
-                temporary.write_bytes(_renamed(raw, names))
+                temporary.write_bytes(new_text)
                 if change is None:
                     self._changes[stored.sha256] = _Change(stored, temporary, 0)
                     moved[stored.sha256] = temporary
@@ -297,7 +298,7 @@ class _Forgetting:
         ]  # fmt: skip
         said = {
             "why": self._request.why, "rows": len(rows), "facts": len(bodies), "traces": result.traces,
-            "files": files, "bodies": {str(seq): body_id(text) for seq, text in bodies.items()},
+            "files": files, "bodies": ledger.records.proofs(bodies),
         }  # fmt: skip
         stones = {"salt": sought.salt, "rows": sorted(tombstone(id, sought.salt) for id in rows)}
         facts = [Fact("forget", said), Fact("note", {"kind": NOTE, "body": stones})]
@@ -329,8 +330,8 @@ def _examples(ledger: Ledger, stock: Stock, sought: Sought) -> tuple[set[str], t
     return ids, tuple(f"{file}:{line}" for file, line in sorted(places)[:SHOWN_PLACES])
 
 
-def _renamed(raw: bytes, names: Mapping[str, tuple[str, int]]) -> bytes:
-    """A JSON file with new hashes for old, and the sizes that stand beside them."""
+def _renamed(raw: bytes, names: Mapping[str, tuple[str, int]]) -> bytes | None:
+    """A JSON file with new hashes for old, and the sizes that stand beside them; None if none of them stands alone."""
 
     def renamed(value: Any) -> Any:
         if isinstance(value, dict):
@@ -342,4 +343,9 @@ def _renamed(raw: bytes, names: Mapping[str, tuple[str, int]]) -> bytes:
             return [renamed(v) for v in value]
         return names[value][0] if isinstance(value, str) and value in names else value
 
-    return written_like(renamed(json.loads(raw)), raw)
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return None
+    new_value = renamed(value)
+    return written_like(new_value, raw) if new_value != value else None

@@ -122,13 +122,8 @@ def derive(db: sqlite3.Connection, seq: int, kind: str, body: dict[str, Any]) ->
         raise ValueError(f"unknown kind of fact: {kind}")
 
 
-def body_id(body: str) -> str:
-    """What a `forget` fact says a rewritten body must be: the hash of its text."""
-    return hashlib.sha256(body.encode("utf-8", "surrogateescape")).hexdigest()
-
-
 def rewrite(db: sqlite3.Connection, bodies: dict[int, str]) -> None:
-    """Put other bodies into facts: only inside the transaction whose `forget` fact names them by `body_id`.
+    """Put other bodies into facts: only inside the transaction whose `forget` fact names them (`proofs`).
     Their hashes stay, so the chain goes on; what follows from them is derived again."""
     trigger = "facts_are_never_changed"
     (sql,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (trigger,)).fetchone()
@@ -164,6 +159,15 @@ class Records:
                 db.execute("INSERT INTO facts VALUES (?, ?, ?, ?, ?, ?)", (seq, at, fact.kind, text, prev, hash))
                 derive(db, seq, fact.kind, plain(fact.body))
                 prev = hash
+
+    def proofs(self, bodies: dict[int, str]) -> dict[str, str]:
+        """What a `forget` fact says of the facts it rewrites: the hash that each would have with its new body, so
+        that time, kind and place in the chain stay as provable as they were."""
+        found = {}
+        for seq, text in bodies.items():
+            ((prev, at, kind),) = self.database.read("SELECT prev, at, kind FROM facts WHERE seq = ?", (seq,))
+            found[str(seq)] = fact_hash(prev, seq, at, kind, text)
+        return found
 
     def artifact(self, id: str) -> Artifact | None:
         found = self.database.read("SELECT kind FROM artifacts WHERE id = ?", (id,))
