@@ -108,14 +108,14 @@ def bitmaps(sets: Shingles) -> Bits:
     """512 bits a set: the parity of its shingles in each of 512 buckets."""
     width = 64 * WORDS_OF_BITMAP
     out = np.empty((len(sets), WORDS_OF_BITMAP), np.uint64)
-    for rows, row, values in _blocks(sets):
+    for rows, row, values in blocks(sets):
         bins = np.bincount((row - rows.start) * width + (values & np.uint32(width - 1)), minlength=len(rows) * width)
         odd = (bins & 1).astype(np.uint8).reshape(len(rows), width)
         out[rows.start : rows.stop] = np.packbits(odd, axis=1).view(np.uint64)
     return out
 
 
-def _blocks(sets: Shingles) -> Iterator[tuple[range, Ints, Hashes]]:
+def blocks(sets: Shingles) -> Iterator[tuple[range, Ints, Hashes]]:
     """Ranges of rows, each shingle's row, and the shingles."""
     start = 0
     while start < len(sets):
@@ -132,7 +132,7 @@ def prefix_keys(sets: Shingles, threshold: float, place: Ints) -> Keys:
     sizes = sets.sizes
     length = sizes - np.ceil(threshold * sizes - ROUNDING).astype(np.int64) + 1
     out = []
-    for rows, row, values in _blocks(sets):
+    for rows, row, values in blocks(sets):
         order = (row - rows.start).astype(np.uint64) << np.uint64(40)
         order |= rarity[values].astype(np.uint64) << np.uint64(32)
         order |= values

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.near.join import Rarity, similarities
-from tunesmith.data.near.shingles import WORDS, Hashes, Ints, Shingles, is_in, mix, phrases_of
+from tunesmith.data.near.join import BLOCK, Rarity, blocks, similarities
+from tunesmith.data.near.shingles import TAKEN, WORDS, Hashes, Ints, Shingles, is_in, mix, phrases_of
 
 FEWEST_ROWS = 20
 FEWEST_SHARE = 0.001  # of all rows
@@ -73,30 +73,40 @@ def _telling(found: dict[str, int]) -> list[tuple[str, int]]:
 def _common(sets: Shingles, fewest: int) -> tuple[Hashes, Ints]:
     """Shingles of at least so many rows, ascending, and of how many."""
     rarity = Rarity.of(sets)
-    often = sets.values[rarity[sets.values] >= min(fewest, 255)]
+    slices = (sets.values[at : at + BLOCK] for at in range(0, len(sets.values), BLOCK))
+    often = np.concatenate([np.zeros(0, np.uint32), *(part[rarity[part] >= min(fewest, 255)] for part in slices)])
     values, times = np.unique(often, return_counts=True)
     return values[times >= fewest], times[times >= fewest]
 
 
 def identity(sets: Shingles) -> NDArray[np.uint64]:
     """A number for each set that depends on its content alone; equal sets have equal ones."""
-    spread = mix(sets.values.astype(np.uint64) + np.uint64(1))
-    return mix(np.add.reduceat(spread, sets.offsets[:-1]) if len(sets) else spread)
+    out = np.zeros(len(sets), np.uint64)
+    for rows, _, values in blocks(sets):
+        spread = mix(values.astype(np.uint64) + np.uint64(1))
+        out[rows.start : rows.stop] = np.add.reduceat(spread, sets.offsets[rows.start : rows.stop] - sets.offsets[rows.start])  # fmt: skip
+    return mix(out)
 
 
 def _sample(sets: Shingles, common: Hashes) -> tuple[Ints, Ints]:
     """For each common shingle, in order, the SAMPLED rows with the lowest identity that have it."""
     order = np.argsort(identity(sets), kind="stable")
-    place = np.empty(len(sets), np.int64)
-    place[order] = np.arange(len(sets))
-    row = np.repeat(np.arange(len(sets)), sets.sizes)
-    hit = np.flatnonzero(is_in(sets.values, common))
-    key = np.searchsorted(common, sets.values[hit]).astype(np.int64) * len(sets) + place[row[hit]]
-    key.sort()
-    which, at = np.divmod(key, len(sets))
-    rank = np.arange(len(which)) - np.searchsorted(which, np.arange(len(common)))[which]
-    few = rank < SAMPLED
-    return which[few], order[at[few]]
+    seen = np.zeros(len(common), np.int64)
+    found: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    for at in range(0, len(order), TAKEN):
+        rows = order[at : at + TAKEN]
+        some = sets.take(rows)
+        hit = np.flatnonzero(is_in(some.values, common))
+        which = np.searchsorted(common, some.values[hit]).astype(np.int64)
+        row = np.searchsorted(some.offsets, hit, side="right") - 1
+        by = np.argsort(which, kind="stable")
+        which, row = which[by], rows[row[by]]
+        rank = seen[which] + np.arange(len(which)) - np.searchsorted(which, which)
+        found.append((which[rank < SAMPLED], row[rank < SAMPLED]))
+        seen += np.bincount(which, minlength=len(common))
+    which, row = (np.concatenate(part) for part in zip(*found, strict=True))
+    by = np.argsort(which, kind="stable")
+    return which[by], row[by]
 
 
 def _rests_differ(sets: Shingles, common: Hashes, which: Ints, row: Ints) -> NDArray[np.bool_]:
