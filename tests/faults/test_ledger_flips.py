@@ -27,7 +27,7 @@ def flipped(data: bytes, rng: random.Random) -> bytes:
 
 
 def flip_object(state: Path, rng: random.Random) -> str:
-    path = rng.choice(sorted(p for p in (state / "objects").rglob("*") if p.is_file()))
+    path = rng.choice(sorted(p for p in (state / "objects").rglob("*") if p.is_file() and p.stat().st_size))
     content = path.read_bytes()
     path.unlink()
     path.write_bytes(flipped(content, rng))

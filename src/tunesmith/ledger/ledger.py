@@ -161,6 +161,8 @@ class Ledger:
         place = self.records.folder(artifact.id) or ""
         files = dict(zip(artifact.files, self._placed(artifact, place), strict=True))
         for name, (sha256, size, at) in self.records.redacted(artifact.id).items():
+            if name not in files:
+                continue  # a damaged row, which doctor reports
             if sha256 is None:
                 files[name] = replace(files[name], path=self.views / artifact.id / name, erased=at)
             else:
