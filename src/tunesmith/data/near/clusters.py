@@ -116,6 +116,6 @@ class _Places:
         groups = join.group[self._at[self._offsets[row] : self._offsets[row + 1]]]
         near = np.concatenate([join.row[join.starts[g] : join.stops[g]] for g in groups.tolist()])
         size = join.sizes[row]
-        near = np.unique(near)
+        near = np.unique(near).astype(np.int64)
         sizes = join.sizes[near]
         return near[(sizes >= join.threshold * size - 1e-9) & (size >= join.threshold * sizes - 1e-9)]

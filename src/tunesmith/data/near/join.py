@@ -172,10 +172,11 @@ class Join:
         same[1:-1] = head[1:] == head[:-1]
         shares = same[:-1] | same[1:]
         keys, head = keys[shares], head[shares]
-        self.row = self.order[(keys & np.uint64(0xFFFFFFFF)).astype(np.int64)]
+        self.row = self.order.astype(np.int32)[keys.astype(np.uint32)]  # 32 bits: there are as many as shingles
+        del keys
         self.starts = np.flatnonzero(np.concatenate([[True], head[1:] != head[:-1]])) if len(head) else np.zeros(0, int)
         self.stops = np.append(self.starts[1:], len(head)) if len(head) else self.starts
-        self.group = np.repeat(np.arange(len(self.starts)), self.stops - self.starts)
+        self.group = np.repeat(np.arange(len(self.starts), dtype=np.int32), self.stops - self.starts)
 
     def sweep(self, labels: Ints, take: Callable[[Ints, Ints, Floats], None], threshold: float | None = None) -> None:
         """Call `take(a, b, similarity)` with every pair at or above the threshold whose labels differ and are
@@ -194,7 +195,7 @@ class Join:
             active = active[near]  # what comes later is larger still
             for start in range(0, len(active), BLOCK):
                 left = active[start : start + BLOCK]
-                a, b = self.row[left], self.row[left + distance]
+                a, b = self.row[left].astype(np.int64), self.row[left + distance].astype(np.int64)
                 self._verify(*self._plausible(a, b, labels, t), t, take)
 
     def _differs(self, labels: Ints) -> NDArray[np.bool_]:
