@@ -28,7 +28,12 @@ class Data:
         done = self._step("check")
         shapes = done.facts.get("shape", "")
         settings = self._context.settings
-        is_open = bool(settings.data.files) and settings.data.shape is None and settings.task.text is None and settings.task.label is None
+        is_open = (
+            bool(settings.data.files)
+            and settings.data.shape is None
+            and settings.task.text is None
+            and settings.task.label is None
+        )
         if is_open and shapes and "," not in shapes:
             from tunesmith.core.project_edit import set_values
             from tunesmith.core.project_file import FILE_NAME
@@ -70,16 +75,24 @@ class Data:
 
     def label(self, *, host: str | None = None, port: int | None = None, me: str | None = None) -> None:
         """Serve the labelling page until stopped."""
+        from tunesmith.core.errors import Busy
         from tunesmith.flows.label import open_room
+        from tunesmith.ledger.locks import FileLock
         from tunesmith.web.label.server import serve_labels
 
         said = self._context.settings.label
-        serve_labels(
-            open_room(self._context),
-            host=host or said.host,
-            port=said.port if port is None else port,
-            me=me or said.me,
-        )
+        lock = FileLock(self._context.ledger.locks / "review")  # a room knows only its own process's judgments
+        if not lock.try_now():
+            raise Busy("somebody else serves this project's labelling page", fix="use that page, or stop it first")
+        try:
+            serve_labels(
+                open_room(self._context),
+                host=host or said.host,
+                port=said.port if port is None else port,
+                me=me or said.me,
+            )
+        finally:
+            lock.release()
 
     def judgments(self) -> list[dict[str, Any]]:
         """Every judgment so far, oldest first."""

@@ -129,3 +129,22 @@ def test_a_folder_is_seen_before_there_is_a_project(tmp_path: Path) -> None:
     assert found.facts["duplicates"]["near"]["clusters"] >= 1
     assert "rows.csv" in found.page and "<script" not in found.page
     assert sorted(p.name for p in folder.iterdir()) == ["odd.bin", "rows.csv"]
+
+
+def test_rows_without_a_label_wait_for_people(tmp_path: Path, tiny_llama: Path) -> None:
+    folder = make_project(tmp_path / "news", tiny_llama)
+    add_rows(
+        folder / "rows.csv", [("a whistle and a penalty in the last minute", "", "x"), ("hail on the hills", "", "y")]
+    )
+    with pytest.raises(InputError, match="label"):
+        Project.open(folder).data.read()
+    waiting = Project.open(folder, ["data.unlabelled=keep", "data.labels.threshold=0.5"])
+    facts = waiting.data.read().facts
+    assert facts["unlabelled"] == 2 and "" not in facts["labels"]
+    room = open_room(waiting.context)
+    room.owner("anna")
+    asked = room.ask("anna", "labels")["items"]
+    item = next(i for i in asked if "whistle" in i["text"])  # nobody knows these, so they come first
+    room.judge("anna", {"id": "j2" * 16, "queue": "labels", "item": item["id"], "verb": "label", "value": "sports", "reason": "", "seconds": 1.0})  # fmt: skip
+    done = Project.open(folder, ["data.unlabelled=keep", "data.labels.threshold=0.5"]).data.relabel()
+    assert done.facts["left_out"] == {"unlabelled": 1}

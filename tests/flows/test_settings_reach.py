@@ -27,7 +27,7 @@ CHANGES = {
     "train.patience": "1", "train.seed": "3", "evaluate.arms": "[majority]", "evaluate.metrics": "[accuracy]",
     "evaluate.few_shot.counts": "[1]", "evaluate.few_shot.draws": "3", "evaluate.few_shot.rows": "5",
     "evaluate.precision": "bf16", "evaluate.max_new_tokens": "7", "evaluate.resamples": "300", "evaluate.seed": "5",
-    "data.shape": "text_label", "data.query": "SELECT 1", "data.sheet": "A", "data.keep": "[source]",
+    "data.unlabelled": "keep", "data.shape": "text_label", "data.query": "SELECT 1", "data.sheet": "A", "data.keep": "[source]",
     "data.clean.steps": "[html]", "data.clean.fields": "[input, target]", "data.clean.boilerplate_rows": "7",
     "data.clean.boilerplate_share": "0.3", "data.clean.boilerplate_unit": "paragraph",
     "data.dedup.enabled": "true", "data.dedup.near": "0.5", "data.dedup.across": "false",

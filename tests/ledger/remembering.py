@@ -21,7 +21,7 @@ ROW = "My cockatoo plays the bassoon every single night so what can I do?"  # th
 CANARIES = ("quickly-canary", "cockatoo", "canary@birds")
 SPEC = CheckSpec(
     kind="classify", text="text", label="label", group=None, shape=None, query=None, sheet=None, keep=(),
-    labels=(), bad_rows="leave_out", duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
+    labels=(), variants={}, unlabelled="refuse", forgotten=(), bad_rows="leave_out", duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
 )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ class LabelSettings(Section):
     disputed: Literal["leave_out", "keep"] = Field(default="leave_out", description="rows nobody agrees on")
     errors: Annotated[int, Field(ge=0)] = Field(default=0, description="probable label errors to list")
     errors_rows: Count = Field(default=50_000, description="rows looked at for them at most")
-    folds: Annotated[int, Field(ge=2, le=20)] = Field(default=5, description="of the out-of-fold probabilities")
+    folds: Annotated[int, Field(ge=2, le=20)] = Field(default=3, description="of the out-of-fold probabilities")
     seed: Seed = Field(default=0, description="of the folds")
 
 
@@ -218,6 +218,9 @@ class DataSettings(Section):
     )
     over_long: Literal["refuse", "leave_out"] = Field(
         default="refuse", description="rows with more than train.max_tokens; none is ever cut"
+    )
+    unlabelled: Literal["refuse", "keep"] = Field(
+        default="refuse", description="rows of classify without a label; kept, they wait for people"
     )
     duplicates: Literal["leave_out", "keep"] = Field(
         default="leave_out", description="the same text with the same answer"

@@ -126,11 +126,15 @@ class LeftOut(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     detail: str = ""  # "same as rows.csv:12"
     text: str = ""  # the start of the row, for people
     step: str = "check"  # who left it out
+    known_as: str = ""  # its key before a later step masked the text
 
     @property
     def key(self) -> str:
         """What `tunesmith data restore` takes. It covers the text, so that it can never mean another row."""
-        return content_id({"file": self.file, "line": self.line, "reason": self.reason, "text": self.text})[:12]
+        return (
+            self.known_as
+            or content_id({"file": self.file, "line": self.line, "reason": self.reason, "text": self.text})[:12]
+        )
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -143,10 +147,13 @@ class Change(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     before: str
     after: str
     why: str = ""
+    known_as: str = ""  # its key before a later step masked the texts
 
     @property
     def key(self) -> str:
         """What `tunesmith data restore` takes."""
+        if self.known_as:
+            return self.known_as
         said = {"file": self.file, "line": self.line, "step": self.step, "field": self.field, "before": self.before}
         return content_id(said)[:12]
 

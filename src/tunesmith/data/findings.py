@@ -39,13 +39,16 @@ class Tally:
     several_answers: int = 0
     asked_in_two_groups: int = 0
     restored: set[str] = field(default_factory=set)
+    unlabelled: int = 0
 
     def keep(self, row: Row, *, classify: bool) -> None:
         self.kept += 1
         self.groups[row.group] += 1
         self.input_chars.append(sum(len(m.content) for m in row.messages))
         self.answer_chars.append(len(row.target))
-        if classify:
+        if classify and not row.target:
+            self.unlabelled += 1
+        elif classify:
             self.classes[row.target] += 1
             self.class_groups.setdefault(row.target, set()).add(row.group)
 
@@ -53,6 +56,7 @@ class Tally:
         """Before a second pass counts the kept rows again."""
         self.kept = 0
         self.classes.clear()
+        self.unlabelled = 0
         self.groups.clear()
         self.class_groups.clear()
         del self.input_chars[:]
@@ -99,6 +103,7 @@ def report_of(
         },
         "input_characters": _quantiles(tally.input_chars),
         "answer_characters": _quantiles(tally.answer_chars),
+        "unlabelled": tally.unlabelled,
         "duplicates": {"left_out": tally.left_out["duplicate"], "kept": tally.duplicates_kept},
         "contradictions": {"left_out": tally.left_out["contradiction"]},
         "several_answers": tally.several_answers,

@@ -214,7 +214,7 @@ def _measure(
 
 def _render(batch: list[_Placed], renderer: Renderer) -> list[Rendered | Fault]:
     try:
-        return renderer.render_rows(p.row for p in batch)
+        return list(renderer.render_rows(p.row for p in batch))
     except TunesmithError:
         return [_render_one(p.row, renderer) for p in batch]  # slower, to know which
 

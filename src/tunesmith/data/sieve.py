@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tunesmith.core.canonical import read_lines
 from tunesmith.core.errors import Problem
 from tunesmith.core.nouns import Example, LeftOut, Row
+from tunesmith.core.tombstones import forgotten_in
 from tunesmith.data.findings import Tally
 from tunesmith.data.lines import BadRecord, Fault, Record, excerpt
 from tunesmith.data.shapes.convert import Parts, convert, start_of
@@ -18,6 +19,7 @@ from tunesmith.data.stages import CheckSpec
 from tunesmith.data.validate import Problems, answer_key, by_reason, input_key, judge
 from tunesmith.data.write import LinesWriter
 
+NO_ANSWER = answer_key("", "")  # of a row that waits for a label
 ONE_ANSWER = ("classify", "extract")  # kinds in which two answers to one question contradict each other
 
 
@@ -41,7 +43,8 @@ class Sieve:
 
     def __init__(self, spec: CheckSpec) -> None:
         self.spec = spec
-        self.labels = frozenset(spec.labels if spec.kind == "classify" else ())
+        self.labels = frozenset((*spec.labels, *spec.variants) if spec.kind == "classify" and spec.labels else ())
+        self._is_forgotten = forgotten_in(spec.forgotten)
         self.problems = Problems()
         self.tally = Tally()
         self.contradicted: set[bytes] = set()
@@ -77,7 +80,7 @@ class Sieve:
         self._leave_out(self._gone(record, fault, file, shape), left_out)
 
     def _is_refused(self, record: Record | BadRecord, fault: Fault) -> bool:
-        if fault.reason == "duplicate":
+        if fault.reason in ("duplicate", "forgotten"):
             return False
         if fault.reason == "contradiction":
             return self.spec.contradictions == "refuse"
@@ -98,18 +101,29 @@ class Sieve:
         try:
             parts = convert(shape, record.fields)
         except Unusable as e:
-            return e.fault
-        fault = judge(parts, self.labels, label_field=shape.answer_field)
+            if e.fault.reason != "no_label" or self.spec.unlabelled == "refuse":
+                return e.fault
+            parts = replace(convert(shape, {**record.fields, shape.label: "?"}), target="")
+        fault = judge(parts, self.labels, label_field=shape.answer_field) if parts.target else None
         return fault or self._compare(parts, shape, source, record)
 
-    def _compare(self, parts: Parts, shape: Shape, source: Source, record: Record) -> tuple[Row, bytes, Fault | None]:
+    def _compare(
+        self, parts: Parts, shape: Shape, source: Source, record: Record
+    ) -> Fault | tuple[Row, bytes, Fault | None]:
         example = Example(messages=parts.messages, target=parts.target)
+        if self._is_forgotten(example.id):
+            return Fault(reason="forgotten", what="was erased on request")
         ask = input_key(parts.messages, parts.target, parts.tools)
-        answer = answer_key(parts.target, parts.rejected)
+        said = self.spec.variants.get(parts.target, parts.target)
+        answer = answer_key(said, parts.rejected)
         one_answer = self.spec.kind in ONE_ANSWER
         fault = None
         first = self._known.get(ask)
-        if first is None:
+        if first is not None and first.answer == NO_ANSWER and said:
+            first = None  # the earlier row waits for a label; this one has it
+        if first is not None and not said:
+            fault = Fault(reason="duplicate", what=f"asks the same as {first.where}, which is kept")
+        elif first is None:
             shown = sys.intern(excerpt(parts.target)) if one_answer else ""
             first = _Known(source.name, record.line, parts.group or example.id, answer, shown)
             self._known[ask] = first
@@ -145,6 +159,7 @@ class Sieve:
 
     def _gone(self, record: Record | BadRecord, fault: Fault, file: str, shape: Shape) -> LeftOut:
         text = record.text if isinstance(record, BadRecord) else start_of(record.fields, shape)
+        text = "" if fault.reason == "forgotten" else text
         detail = f"{fault.field}: {fault.what}" if fault.field else fault.what
         return LeftOut(file=file, line=record.line, reason=fault.reason, detail=detail, text=_writable(text))
 

@@ -27,6 +27,9 @@ class CheckSpec:
     sheet: str | None  # of spreadsheets with several
     keep: tuple[str, ...]  # further columns kept in Row.fields
     labels: tuple[str, ...]  # declared classes; empty: those seen in the data
+    variants: dict[str, str]  # spellings that a later step maps to a label: known here, and no contradiction
+    unlabelled: Literal["refuse", "keep"]  # rows of classify without a label; kept ones wait for people
+    forgotten: tuple[str, ...]  # tombstones of rows that were erased: they do not come back
     bad_rows: Literal["refuse", "leave_out"]
     duplicates: Literal["leave_out", "keep"]  # same text and same answer after normalisation
     contradictions: Literal["refuse", "leave_out"]  # same text, different answer (classify and extract)
@@ -87,7 +90,7 @@ class PrepareOutputs:
 
 CHECK = Stage(
     name="check",
-    version=2,
+    version=3,
     function="tunesmith.data.check:check",
     spec=CheckSpec,
     inputs=CheckInputs,

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +37,17 @@ OWN = ("rows.jsonl", "left_out.jsonl", "changes.jsonl")
 class RowStep:
     """One pass over an `examples` folder into a new one. Raises AssertionError if a row is unaccounted for."""
 
-    def __init__(self, examples: Path, work: Workspace, *, step: str, restored: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        examples: Path,
+        work: Workspace,
+        *,
+        step: str,
+        restored: Sequence[str] = (),
+        mask: Callable[[str], str] | None = None,
+    ) -> None:
+        """`mask`: what becomes of the texts that earlier steps wrote down of rows that left or changed, where this
+        step hides something that they may show."""
         self.folder = work.scratch / "examples"
         self.step = step
         self.facts: dict[str, Any] = {}  # written to <step>.json, with the counts
@@ -47,6 +57,7 @@ class RowStep:
         self.changed: Counter[str] = Counter()  # of this step, by the step of the change
         self.restored: set[str] = set()  # keys that a person's decision saved here
         self._asked = frozenset(restored)
+        self._mask = mask
         self._examples = examples
         self._work = work
         self._bytes = max((examples / "rows.jsonl").stat().st_size, 1)
@@ -61,11 +72,23 @@ class RowStep:
             self._stack.enter_context(LinesWriter(self.folder / name)) for name in OWN
         )
         for gone in read_lines(self._examples / "left_out.jsonl", LeftOut):
-            self._gone.write(gone)
+            self._gone.write(gone if self._mask is None else self._masked_gone(gone, self._mask))
         if (self._examples / "changes.jsonl").exists():
             for change in read_lines(self._examples / "changes.jsonl", Change):
-                self._changes.write(change)
+                self._changes.write(change if self._mask is None else self._masked_change(change, self._mask))
         return self
+
+    def _masked_gone(self, gone: LeftOut, mask: Callable[[str], str]) -> LeftOut:
+        text, detail = mask(gone.text), mask(gone.detail)
+        if (text, detail) == (gone.text, gone.detail):
+            return gone
+        return msgspec.structs.replace(gone, text=text, detail=detail, known_as=gone.key)
+
+    def _masked_change(self, change: Change, mask: Callable[[str], str]) -> Change:
+        before, after = mask(change.before), mask(change.after)
+        if (before, after) == (change.before, change.after):
+            return change
+        return msgspec.structs.replace(change, before=before, after=after, known_as=change.key)
 
     def rows(self) -> Iterator[Row]:
         """Every row in order, with progress; stops where it is asked to."""

@@ -40,6 +40,7 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.history import restored_in
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.ledger.execute import key_of
+from tunesmith.ledger.forget import tombstones
 
 Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
 ENCODER = "all-minilm-l6-v2"
@@ -140,6 +141,9 @@ def check_step(j: Journey) -> Built:
         sheet=data.sheet,
         keep=kept_columns(j.context),
         labels=task.labels,
+        variants=dict(data.labels.variants),
+        unlabelled=data.unlabelled,
+        forgotten=tombstones(j.context.ledger),
         bad_rows=data.bad_rows,
         duplicates=data.duplicates,
         contradictions=data.contradictions,
@@ -237,16 +241,17 @@ def label_step(j: Journey) -> Built:
         labels=j.context.task.labels,
         variants=dict(said.variants),
         queues=tuple(said.queues),
-        method=said.method,
+        method=said.method if j.context.task.kind == "classify" else "majority",
         threshold=said.threshold,
         disputed=said.disputed,
-        errors=said.errors,
+        errors=said.errors if j.context.task.kind == "classify" else 0,
         errors_rows=said.errors_rows,
         folds=said.folds,
         seed=said.seed,
         restored=restored_in(j.context.ledger, "label"),
     )
-    judgments = judgments_of(j.context) if said.judgments else None
+    asked = said.judgments or j.context.settings.data.unlabelled == "keep"
+    judgments = judgments_of(j.context) if asked else None
     return spec, {"examples": j.latest("examples"), "judgments": judgments}
 
 
@@ -344,10 +349,16 @@ def augment_step(j: Journey) -> Built:
 # The chain
 
 
+def wants_labels(context: Context) -> bool:
+    data = context.settings.data
+    said = data.labels
+    return bool(said.variants or said.judgments or said.errors or data.unlabelled == "keep")
+
+
 def data_steps(context: Context) -> tuple[Step, ...]:
     """In order; each needs the one before it."""
     data, kind = context.settings.data, context.task.kind
-    labels, augment = data.labels, data.augment
+    augment = data.augment
     chain: list[tuple[str, Stage, Callable[[Journey], Built], bool]] = [
         ("documents", DOCUMENTS, documents_step, has_documents(context)),
         ("corpus", CORPUS, corpus_step, has_documents(context) and kind == "domain"),
@@ -357,7 +368,7 @@ def data_steps(context: Context) -> tuple[Step, ...]:
         ("clean", CLEAN, clean_step, bool(data.clean.steps)),
         ("dedup", DEDUP, dedup_step, data.dedup.enabled or bool(data.dedup.against)),
         ("audit", AUDIT, audit_step, data.audit.enabled),
-        ("label", LABEL, label_step, bool(labels.variants or labels.judgments or labels.errors)),
+        ("label", LABEL, label_step, wants_labels(context)),
         ("prepare", PREPARE, prepare_step, True),
         (
             "augment",

@@ -27,7 +27,7 @@ class Facts:
         return self.words(self.facts)
 
 
-def curve(context: Context, *, points: int = 6, repeats: int = 8, classes: int = 6, most_rows: int = 50_000) -> Facts:
+def curve(context: Context, *, points: int = 8, repeats: int = 4, classes: int = 3, most_rows: int = 20_000) -> Facts:
     """Raises InputError for a task without classes."""
     if context.task.kind != "classify":
         raise InputError(
@@ -37,7 +37,7 @@ def curve(context: Context, *, points: int = 6, repeats: int = 8, classes: int =
         )
     dataset = walk(context, "prepare").dataset_id
     spec = CurveSpec(
-        points=points, repeats=repeats, classes=classes, most_rows=most_rows, confidence=0.9, seed=context.settings.data.seed
+        points=points, repeats=repeats, classes=classes, most_rows=most_rows, confidence=0.95, seed=context.settings.data.seed
     )  # fmt: skip
     run = execute(context.ledger, CURVE, spec, {"dataset": dataset}, progress=context.progress, stop=context.stop)
     facts = read_json(context.ledger.path(run.outputs["curve"]) / "curve.json")
@@ -45,7 +45,7 @@ def curve(context: Context, *, points: int = 6, repeats: int = 8, classes: int =
 
 
 def compare(
-    context: Context, sample: Path, *, text: str | None = None, most_rows: int = 5_000, permutations: int = 200
+    context: Context, sample: Path, *, text: str | None = None, most_rows: int = 2_000, permutations: int = 999
 ) -> Facts:
     """Raises InputError if there is no such file."""
     if not sample.is_file():
@@ -55,7 +55,7 @@ def compare(
     dataset = walk(context, "prepare").dataset_id
     held = context.ledger.add_files("source", {sample.name: sample}, move=False).id
     spec = CompareSpec(
-        text=text or context.task.text, most_rows=most_rows, permutations=permutations, terms=12, seed=context.settings.data.seed
+        text=text or context.task.text, most_rows=most_rows, permutations=permutations, terms=20, seed=context.settings.data.seed
     )  # fmt: skip
     inputs = {"dataset": dataset, "sample": held}
     run = execute(context.ledger, COMPARE, spec, inputs, progress=context.progress, stop=context.stop)

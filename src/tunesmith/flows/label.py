@@ -73,10 +73,11 @@ def _classes(context: Context, journey: Journey, examples: Path) -> list[Queue]:
     rules = _rules(context, "labels", question, kind="label", labels=labels, order=order)
     queues = [Queue(rules, label_items(rows, labels=labels, probabilities=probabilities))]
     by_id = {r.id: r for r in rows}
-    if "label" in journey.runs and (journey.folder("label", "examples") / "label_errors.jsonl").exists():
-        if doubts := doubted_items(journey.folder("label", "examples")):
-            rules = _rules(context, "errors", "Is this label right?", kind="label", labels=labels, suggest=True)
-            queues.append(Queue(rules, doubts))
+    judged = journey.folder("label", "examples") if "label" in journey.runs else None
+    doubts = doubted_items(judged) if judged and (judged / "label_errors.jsonl").exists() else []
+    if doubts:
+        rules = _rules(context, "errors", "Is this label right?", kind="label", labels=labels, suggest=True)
+        queues.append(Queue(rules, doubts))
     if "dedup" in journey.runs and (journey.folder("dedup", "examples") / "review.jsonl").exists():
         contrary = _contrary(journey.folder("dedup", "examples") / "review.jsonl", by_id)
         if contrary:

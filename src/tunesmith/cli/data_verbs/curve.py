@@ -9,7 +9,7 @@ from tunesmith.cli.show import show
 
 
 @click.command()
-@click.option("--repeats", type=click.IntRange(3, 50), default=8, show_default=True, help="Random orders of the rows.")
+@click.option("--repeats", type=click.IntRange(3, 50), default=4, show_default=True, help="Random orders of the rows.")
 @common
 def curve(repeats: int, project: str | None, overrides: tuple[str, ...], as_json: bool) -> None:
     """Forecast what more rows would be worth, by a cheap model's learning curve."""

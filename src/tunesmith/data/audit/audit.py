@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,6 +56,13 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     done: str  # "flag", "redact", "pseudonym", "drop"
 
 
+def mask_of(spec: AuditSpec, personal: Personal) -> Callable[[str], str] | None:
+    """What this step hides in the rows, it hides in what earlier steps wrote down of them, too."""
+    if all(policy in ("off", "flag") for policy in spec.policies.values()):
+        return None
+    return lambda text: masked(text, personal.find(read(text)))
+
+
 def audit(spec: AuditSpec, inputs: AuditInputs, work: Workspace) -> AuditOutputs:
     """Raises InputError for a setting that says nothing (an unknown kind, pseudonyms without a salt)."""
     refuse(spec)
@@ -64,7 +71,7 @@ def audit(spec: AuditSpec, inputs: AuditInputs, work: Workspace) -> AuditOutputs
     checks = RowChecks(spec, survey)
     tally = Tally()
     label = "target" if spec.kind == "classify" else ""  # the name of a class is nobody's
-    with RowStep(inputs.examples, work, step="audit", restored=spec.restored) as out:
+    with RowStep(inputs.examples, work, step="audit", restored=spec.restored, mask=mask_of(spec, personal)) as out:
         with LinesWriter(out.folder / "findings.jsonl") as findings, LinesWriter(out.folder / COUNTER) as pairs:
             for i, row in enumerate(out.rows()):
                 texts = texts_of(row)

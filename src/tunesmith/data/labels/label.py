@@ -134,6 +134,9 @@ class _Pass:
                 self.settled.add(row.id)
         elif names:
             self.outcomes["skipped"] += 1
+        if not row.target and self.out.leave_out(row, "unlabelled", "nobody has labelled it yet"):
+            self.outcomes["unlabelled"] += 1
+            return
         self._keep(row, before)
 
     def _mapped(self, row: Row) -> Row:
