@@ -17,6 +17,7 @@ from typing import Any
 from tunesmith.core.canonical import content_id
 from tunesmith.core.errors import InputError, Problem
 from tunesmith.core.extras import need
+from tunesmith.core.nouns import Run
 from tunesmith.core.sources import expand
 from tunesmith.core.stage import Stage
 from tunesmith.data.audit.stages import AUDIT, AuditSpec
@@ -41,6 +42,7 @@ from tunesmith.flows.history import restored_in
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.ledger.execute import key_of
 from tunesmith.ledger.forget import tombstones
+from tunesmith.ledger.ledger import Ledger
 
 Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
 ENCODER = "all-minilm-l6-v2"
@@ -50,7 +52,7 @@ FACTS = {  # what a step says of itself: file, and the output it is in
     "dedup": ("dedup.json", "examples"), "audit": ("audit.json", "examples"), "label": ("label.json", "examples"),
     "prepare": ("dataset.json", "dataset"), "augment": ("augment.json", "dataset"),
 }  # fmt: skip
-SPLIT = "split"  # kind of the ledger's note
+GROWTH = "growth"  # kind of the ledger's note: which data set was there when more rows came
 RULES = ("by", "near", "time_field", "field", "test_values", "folds", "fold", "salt", "train", "validation", "test")
 DATA_VERBS = ("documents", "corpus", "pairs", "approve", "clean", "dedup", "audit", "label", "augment")
 
@@ -197,7 +199,10 @@ def dedup_step(j: Journey) -> Built:
         against = _stored(j.context, expand(j.context.root, said.against).files, "data.dedup.against")
     if said.semantic and said.encoder:
         encoder = encoder_artifact(j.context, said.encoder)
-    return spec, {"examples": j.latest("examples"), "against": against, "sealed": None, "encoder": encoder}
+    examples = j.latest("examples")
+    previous = remembered(j, "dedup", content_id(spec), examples) if not j.context.settings.data.limit else None
+    given = {"against": against, "sealed": None, "previous": previous, "encoder": encoder}
+    return spec, {"examples": examples, **given}
 
 
 def encoder_artifact(context: Context, name: str) -> str:
@@ -300,16 +305,32 @@ def previous_split(j: Journey, spec: PrepareSpec, examples: str) -> str | None:
     """
     if spec.limit is not None or not spec.near:
         return None  # a proof of concept; and without near copies the placement is a function of the group alone
-    rules = content_id({name: getattr(spec, name) for name in RULES})
-    notes = [n for n in j.context.ledger.notes(SPLIT) if n["rules"] == rules]
+    return remembered(j, "prepare", content_id({name: getattr(spec, name) for name in RULES}), examples)
+
+
+def remembered(j: Journey, stage: str, rules: str, examples: str) -> str | None:
+    """The newest data set that came out of this stage by the same rules from other examples, as it was when these
+    examples first came to it."""
+    ledger = j.context.ledger
+    notes = [n for n in ledger.notes(GROWTH) if (n["stage"], n["rules"]) == (stage, rules)]
     known = next((n for n in notes if n["examples"] == examples), None)
     if known is not None:
         return known["previous"]
     earlier = {n["examples"] for n in notes}
-    made = (r for r in j.context.ledger.runs(stage="prepare") if r.status == "finished")
-    previous = next((r.outputs["dataset"] for r in made if r.inputs["examples"] in earlier), None)
-    j.context.ledger.note(SPLIT, {"rules": rules, "examples": examples, "previous": previous})
+    made = (r for r in ledger.runs(stage="prepare") if r.status == "finished" and r.spec["limit"] is None)
+    previous = next((r.outputs["dataset"] for r in made if came_to(ledger, r, stage) in earlier), None)
+    ledger.note(GROWTH, {"stage": stage, "rules": rules, "examples": examples, "previous": previous})
     return previous
+
+
+def came_to(ledger: Ledger, run: Run | None, stage: str) -> str | None:
+    """The examples that `stage` was given on the way to a run of prepare."""
+    while run is not None:
+        if run.stage == stage:
+            return run.inputs["examples"]
+        before = run.inputs.get("examples")
+        run = ledger.made_by(before) if before else None
+    return None
 
 
 def augment_step(j: Journey) -> Built:

@@ -39,7 +39,8 @@ NONE = Templates(np.zeros(0, np.uint32), ())
 
 def dedup(spec: DedupSpec, inputs: DedupInputs, work: Workspace) -> DedupOutputs:
     """Raises DataError for contradictions that are refused, unusable times, and forbidden texts it cannot read."""
-    known = survey(inputs.examples / "rows.jsonl", work, kind=spec.kind, keep=spec.keep, newest_by=spec.newest_by)
+    known = survey(inputs.examples / "rows.jsonl", work, kind=spec.kind, keep=spec.keep, newest_by=spec.newest_by,
+                   previous=inputs.previous)  # fmt: skip
     verdicts = _Verdicts(known)
     facts: dict[str, Any] = {"near": spec.near, "keep": spec.keep, "across": spec.across}
     facts |= leave_forbidden_out(verdicts, spec, inputs)

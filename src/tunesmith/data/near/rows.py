@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tunesmith.core.canonical import read_lines
 from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Workspace
 from tunesmith.data.near.shingles import Ints, Shingles, shingles
@@ -61,10 +62,21 @@ class Known:
                 yield decode(f.readline())
 
 
-def survey(rows_file: Path, work: Workspace, *, kind: str, keep: str, newest_by: str | None) -> Known:
-    """One pass over the rows. `keep` is the policy that ranks them."""
+def survey(
+    rows_file: Path,
+    work: Workspace,
+    *,
+    kind: str,
+    keep: str,
+    newest_by: str | None,
+    previous: Path | None = None,
+) -> Known:
+    """One pass over the rows. `keep` is the policy that ranks them; rows of the `previous` data set come before
+    others, those of its test set first: a new copy must not take the place of a sealed row."""
+    tiers = _tiers(previous)
     ask, answer, line, file, at = (array("q") for _ in range(5))
     merit = array("d")
+    tier = array("b")
     names: dict[str, int] = {}
     total = max(rows_file.stat().st_size, 1)
 
@@ -85,17 +97,31 @@ def survey(rows_file: Path, work: Workspace, *, kind: str, keep: str, newest_by:
                 file.append(names.setdefault(row.file, len(names)))
                 text = said(row, kind)
                 merit.append(_merit(row, text, keep, newest_by))
+                tier.append(min(tiers.get(row.id, NEW), tiers.get(f"{row.file}:{row.line}", NEW)))
                 yield text
 
     sets = shingles(texts())
     files = tuple(sorted(names))
     code = np.array([files.index(name) for name in names], np.int64)[np.array(file, np.int64)] if names else _ints(file)
     lines = _ints(line)
-    order = np.lexsort((lines, code, -np.array(merit)))
+    order = np.lexsort((lines, code, -np.array(merit), np.array(tier, np.int8)))
     rank = np.empty(len(lines), np.int64)
     rank[order] = np.arange(len(lines))
     return Known(sets=sets, ask=_ints(ask), answer=_ints(answer), file=code, line=lines, rank=rank, files=files,
                  at=_ints(at), path=rows_file)  # fmt: skip
+
+
+NEW = 2
+
+
+def _tiers(previous: Path | None) -> dict[str, int]:
+    """By id and by place, since later steps may have changed what a row says: 0 for the test set, 1 for the rest."""
+    found: dict[str, int] = {}
+    if previous is not None:
+        for name, tier in (("train", 1), ("validation", 1), ("test", 0)):
+            for row in read_lines(previous / f"{name}.jsonl", Row):
+                found[row.id] = found[f"{row.file}:{row.line}"] = tier
+    return found
 
 
 def _ints(numbers: array[Any]) -> Ints:

@@ -37,6 +37,7 @@ class DedupInputs:
     examples: Path
     against: Path | None = None  # a folder of texts that must not be trained on
     sealed: Path | None = None  # an earlier data set, whose test set must not be trained on
+    previous: Path | None = None  # the last data set: a new copy does not take the place of one of its rows
     encoder: Path | None = None  # the model folder of sentence embeddings, where semantic is on
 
 
@@ -47,7 +48,7 @@ class DedupOutputs:
 
 DEDUP = Stage(
     name="dedup",
-    version=1,
+    version=2,
     function="tunesmith.data.near.dedup:dedup",
     spec=DedupSpec,
     inputs=DedupInputs,
