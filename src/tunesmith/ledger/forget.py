@@ -185,7 +185,7 @@ class _Forgetting:
                 files=tuple(_redacted(c) for c in self._changes.values() if c.count),
                 traces=traces_that_hold(ledger, sought, erase=False), work=0, unread=tuple(self._unread), running=(),
                 reached=reach(ledger, stock, touched), earlier=earlier(ledger),
-                outside=look_outside(outside, sought, stock),
+                outside=look_outside(outside, sought, stock, ledger.records.erased_lines()),
             )  # fmt: skip
             if result.nothing:
                 return replace(result, reached=reach(ledger, stock, self._touched_before()))

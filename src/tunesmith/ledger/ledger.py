@@ -28,7 +28,7 @@ from tunesmith.ledger.records import Fact, Move, Records, artifact_fact
 from tunesmith.ledger.scrub import Scrub
 from tunesmith.ledger.verify import Placed, Verifier
 
-STILL_THERE = "take it out of the file (tunesmith forget --dry-run with the same words says on which lines)"
+STILL_THERE = "take it out of the file, and run the same command again"
 
 
 class Ledger:
@@ -107,7 +107,9 @@ class Ledger:
                 with explained(self.state):
                     self.objects.file(entry.sha256).unlink(missing_ok=True)
                 what = f"still holds what was forgotten on {at[:10]} (UTC)"
-                problems.append(Problem(where=str(files[name]), what=what, fix=STILL_THERE))
+                lines = ", ".join(str(n) for n in self.records.erased_lines().get(entry.sha256, ()))
+                where = f"{files[name]}:{lines}" if lines else str(files[name])
+                problems.append(Problem(where=where, what=what, fix=STILL_THERE))
         if problems:
             raise InputError(problems)
 

@@ -30,14 +30,17 @@ class Outside:
         return f"{self.file}:{', '.join(str(n) for n in self.lines)}{more}"
 
 
-def look_outside(files: Mapping[str, Path], sought: Sought, stock: Stock) -> tuple[Outside, ...]:
+def look_outside(
+    files: Mapping[str, Path], sought: Sought, stock: Stock, erased: Mapping[str, tuple[int, ...]]
+) -> tuple[Outside, ...]:
+    """`erased`: of files that were taken in and redacted since, the lines that held it; a copy still does."""
     found = []
     firsts = {sha for sha, _ in sought.places}
     for name, path in sorted(files.items()):
         if not path.is_file() or path.suffix in BINARY:
             continue
         try:
-            seen = _look(name, path, sought, stock, firsts)
+            seen = _look(name, path, sought, stock, firsts, erased)
         except opaque.Unread as e:
             seen = Outside(file=name, count=0, lines=(), unread=str(e))
         except OSError as e:
@@ -47,9 +50,11 @@ def look_outside(files: Mapping[str, Path], sought: Sought, stock: Stock) -> tup
     return tuple(found)
 
 
-def _look(name: str, path: Path, sought: Sought, stock: Stock, firsts: set[str]) -> Outside | None:
-    sha256 = file_id(path) if firsts else ""
-    lines = frozenset(line for first, line in sought.places if first == sha256)
+def _look(
+    name: str, path: Path, sought: Sought, stock: Stock, firsts: set[str], erased: Mapping[str, tuple[int, ...]]
+) -> Outside | None:
+    sha256 = file_id(path) if firsts or erased else ""
+    lines = frozenset(line for first, line in sought.places if first == sha256) | frozenset(erased.get(sha256, ()))
     with open(path, "rb") as f:
         form = form_of(name, f)
         if form == "opaque":

@@ -202,6 +202,18 @@ class Records:
         )
         return {path: (new, size, at) for path, new, size, at in rows}
 
+    def erased_lines(self) -> dict[str, tuple[int, ...]]:
+        """SHA-256 of a user's file as it was -> the lines on which it held what has been forgotten since."""
+        rows = self.database.read("SELECT body FROM facts WHERE kind = 'forget' ORDER BY seq DESC")
+        later: dict[tuple[str, str], set[int]] = {}  # by artifact and path: lines keep their numbers
+        found: dict[str, set[int]] = {}
+        for (body,) in rows:
+            for file in msgspec.json.decode(body)["files"]:
+                lines = later.setdefault((file["artifact"], file["path"]), set())
+                lines.update(file["lines"])
+                found.setdefault(file["old"], set()).update(lines)
+        return {sha256: tuple(sorted(lines)) for sha256, lines in found.items() if lines}
+
     def erased_at(self, sha256: str) -> str | None:
         """When a file with this content was erased from the store; None if it never was, or is referred to."""
         rows = self.database.read(
