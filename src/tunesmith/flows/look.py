@@ -187,6 +187,7 @@ class _Seen:
         self.scratch, self.meaning, self.near, self.against, self.progress = scratch, meaning, near, against, progress
         task = TaskSettings(kind=meaning.kind, text=meaning.text, label=meaning.label, group=meaning.group)
         self.data = Settings(task=task).data
+        self.rows_of: Counter[str] = Counter()  # records, by file and by folder
 
     def _work(self, name: str) -> Workspace:
         return Workspace(root=self.scratch / name, progress=self.progress)
@@ -196,13 +197,14 @@ class _Seen:
         checked = read_json(examples / "check.json")
         near = self._near(examples)
         audited, findings = self._audit(examples)
+        columns = self._columns(source)
         facts = {
             "files": [self._file(f) for f in checked["files"]],
             "rows": checked["read"],
             "kept": checked["kept"],
             "left_out": checked["left_out"],
             "left_out_samples": _samples(examples),
-            "columns": self._columns(source),
+            "columns": columns,
             "lengths": _lengths(examples / "rows.jsonl"),
             "classes": checked["class_counts"],
             "duplicates": {"exact": checked["left_out"].get("duplicate", 0), "near": near},
@@ -323,7 +325,7 @@ class _Seen:
         return facts, risks
 
     def _file(self, f: dict[str, Any]) -> dict[str, Any]:
-        return {"file": f["file"], "format": f["format"], "rows": f.get("rows", f["lines"]), "bytes": f["bytes"],
+        return {"file": f["file"], "format": f["format"], "rows": self.rows_of[f["file"]], "bytes": f["bytes"],
                 "shape": f["shape"], "why": f["why"], "notes": f["notes"]}  # fmt: skip
 
     def _columns(self, source: Path) -> list[dict[str, Any]]:
@@ -332,6 +334,9 @@ class _Seen:
         values: dict[str, dict[str, None]] = {}
         for path, facts in source_files(source)[0]:
             for record in read_file(path, facts):
+                self.rows_of[facts.file] += 1
+                if "/" in facts.file:
+                    self.rows_of[facts.file.rpartition("/")[0] + "/"] += 1  # small files are shown as their folder
                 if not isinstance(record, Record):
                     continue
                 for name, value in record.fields.items():
