@@ -1,4 +1,4 @@
-"""The optimizer's side of a step: AdamW, the learning rate at a step, clipping, and refusal of broken numbers."""
+"""The optimizer's side of a step: the learning rate, clipping, the step itself, and refusal of broken numbers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.train.optimizers.catalog import AnyOptimizer, Optimizer, make
 
-BETAS = (0.9, 0.999)
-EPS = 1e-8
+DECAY = 0.2  # share of the steps in which wsd falls; Hägele et al. find 10 to 20 % enough
+ScheduleName = Literal["cosine", "linear", "constant", "wsd"]
 
 
-def adamw(parameters: Mapping[str, nn.Parameter], *, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over named parameters in their order. Vectors (norms, biases) do not decay.
+def adamw(parameters: Mapping[str, nn.Parameter], *, weight_decay: float) -> Optimizer:
+    """Fused AdamW over named parameters in their order. Vectors (norms, biases) do not decay.
 
     Source: Loshchilov & Hutter 2019, arXiv:1711.05101; constants as in transformers' Trainer.
     """
-    groups = [
-        {"params": [p for p in parameters.values() if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters.values() if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=0.0, betas=BETAS, eps=EPS, fused=True)
+    return make("adamw", parameters, weight_decay=weight_decay)
 
 
 def rate(
-    step: int, *, steps: int, peak: float, warmup: float, schedule: Literal["cosine", "linear", "constant"]
+    step: int, *, steps: int, peak: float, warmup: float, schedule: ScheduleName, decay: float = DECAY
 ) -> float:
     """Learning rate of optimizer step `step` (0-based) of `steps`: up in a line over the first
     ceil(warmup * steps), then as the schedule says, towards 0 at `steps`.
 
+    wsd (warm-up, stable, decay) stays at the peak and falls as 1 - sqrt(share) over the last ceil(decay * steps),
+    as in Hägele et al. 2024, arXiv:2405.18392; only it reads `decay`.
     transformers' schedules are the same but for warm-up, whose first step they take at rate 0: that
     step learns nothing, so ours starts one rung up the ladder.
     """
@@ -47,6 +46,10 @@ def rate(
             return peak * (1 - share)
         case "cosine":
             return peak * 0.5 * (1 + math.cos(math.pi * share))
+        case "wsd":
+            falling = min(math.ceil(decay * steps), steps - rising)
+            fallen = step - (steps - falling)
+            return peak * (1 - math.sqrt(fallen / falling)) if fallen > 0 else peak
         case _:
             assert_never(schedule)
 
@@ -60,37 +63,12 @@ def clip(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     return float(norm)
 
 
-def apply(optimizer: torch.optim.Optimizer, *, lr: float) -> None:
-    """One step at this rate; gradients are dropped afterwards."""
+def apply(optimizer: AnyOptimizer, *, lr: float) -> None:
+    """One step at this rate, times each group's own ratio; gradients are dropped afterwards."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group.get("ratio", 1.0)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-
-
-def moments(optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
-    """AdamW's memory by name, to be saved."""
-    return {
-        f"{kind}.{name}": optimizer.state[p][kind]
-        for name, p in parameters.items()
-        if p in optimizer.state
-        for kind in ("exp_avg", "exp_avg_sq")
-    }
-
-
-def restore_moments(
-    optimizer: torch.optim.Optimizer,
-    parameters: Mapping[str, nn.Parameter],
-    saved: Mapping[str, Tensor],
-    step: int,
-) -> None:
-    for name, p in parameters.items():
-        if f"exp_avg.{name}" in saved:
-            optimizer.state[p] = {
-                "step": torch.tensor(float(step)),
-                "exp_avg": saved[f"exp_avg.{name}"].clone(),
-                "exp_avg_sq": saved[f"exp_avg_sq.{name}"].clone(),
-            }
 
 
 def refuse_non_finite(step: int, loss: float, norm: float, rows: Sequence[str]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 
 from tunesmith.core.canonical import sync_folder
 from tunesmith.core.errors import StorageError
-from tunesmith.train import optim
+from tunesmith.train.optimizers.catalog import AnyOptimizer, memory, restore
 
 FILE = "training.safetensors"
 
@@ -56,12 +57,16 @@ def save(
     folder: Path,
     position: Position,
     parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: AnyOptimizer,
+    more: Mapping[str, Tensor] | None = None,
 ) -> None:
+    """`more`: further tensors of the recipe by name, which `resume_more` gives back."""
     tensors = {f"weight.{n}": p.detach() for n, p in parameters.items()}
-    tensors |= optim.moments(optimizer, parameters)
+    remembered, values = memory(optimizer, parameters)
+    tensors |= {f"memory.{n}": t for n, t in remembered.items()}
+    tensors |= {f"more.{n}": t for n, t in (more or {}).items()}
     tensors["rng"] = torch.get_rng_state()
-    _write(folder / FILE, tensors, {"position": json.dumps(asdict(position))})
+    _write(folder / FILE, tensors, {"position": json.dumps(asdict(position)), "memory": values})
     for old in folder.glob("best-*.safetensors"):
         if old.name != f"best-{position.best_step}.safetensors":
             old.unlink()
@@ -81,10 +86,10 @@ def resume(
     folder: Path,
     spec_id: str,
     parameters: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
+    optimizer: AnyOptimizer,
 ) -> Position:
-    """Weights, moments and random state as saved, or the start. Raises StorageError for state that is
-    damaged or of another spec."""
+    """Weights, the optimizer's memory and random state as saved, or the start. Raises StorageError for state
+    that is damaged or of another spec."""
     for torn in folder.glob("*.tmp"):
         torn.unlink()
     path = folder / FILE
@@ -92,13 +97,23 @@ def resume(
         return Position(spec_id=spec_id)
     saved = _read(path)
     with safe_open(path, "pt") as f:
-        position = Position(**json.loads(f.metadata()["position"]))
+        facts = f.metadata()
+    position = msgspec.json.decode(facts["position"], type=Position)
     if position.spec_id != spec_id or any(f"weight.{n}" not in saved for n in parameters):
         raise StorageError("is of another training", where=str(path), fix=f"remove {folder} to start anew")
     _fill(parameters, saved, prefix="weight.")
-    optim.restore_moments(optimizer, parameters, saved, position.step)
+    restore(optimizer, parameters, _under(saved, "memory."), facts["memory"])
     torch.set_rng_state(saved["rng"])
     return position
+
+
+def resume_more(folder: Path) -> dict[str, Tensor]:
+    """The `more` of the last `save`; empty on a fresh run."""
+    return _under(_read(folder / FILE), "more.") if (folder / FILE).exists() else {}
+
+
+def _under(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
 
 def _fill(parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor], *, prefix: str) -> None:
