@@ -108,8 +108,13 @@ def test_an_arm_left_out_of_the_comparison_cannot_be_beaten() -> None:
     assert "beats names tfidf, which evaluate.arms leaves out" in message
 
 
-def test_no_metric_can_judge_free_text_yet() -> None:
-    assert "no metric can judge a domain task yet" in complaint("rougeL >= 0.1", task=Task(kind="domain"))
+def test_a_domain_task_is_judged_by_how_well_it_predicts_texts() -> None:
+    domain = Task(kind="domain")
+    assert parsed("bits_per_byte <= 1.2", task=domain) == (Goal(metric="bits_per_byte", op="<=", threshold=1.2),)
+    assert "rougeL is not for domain tasks" in complaint("rougeL >= 0.1", task=domain)
+    assert "is better when lower" in complaint("perplexity >= 20", task=domain)
+    assert "write perplexity <= 20" in complaint("perplexity >= 20", task=domain)
+    assert "bits_per_byte lies above 0" in complaint("bits_per_byte <= -1", task=domain)
 
 
 def test_one_automatic_metric_for_a_summary_is_warned_about() -> None:

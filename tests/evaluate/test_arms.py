@@ -32,6 +32,7 @@ def spec(arm: str, **changes: Any) -> ArmSpec:
         "few_shot_rows": 6,
         "precision": "fp32",
         "max_new_tokens": 6,
+        "max_tokens": 0,
         "metric": "macro_f1",
         "seed": 0,
     }
@@ -253,11 +254,11 @@ def test_an_arm_that_does_not_fit_is_refused(
         run(spec(arm, **changes), tmp_path / "w", dataset)
 
 
-def test_an_empty_split_and_a_domain_task_are_refused(tmp_path: Path) -> None:
+def test_an_empty_split_and_an_arm_that_cannot_predict_texts_are_refused(tmp_path: Path) -> None:
     empty = make_dataset(tmp_path / "d", class_rows(6, 1), [], [], kind="domain", labels=())
     with pytest.raises(InputError) as e:
         run(spec("lead", kind="domain"), tmp_path / "w", empty)
-    assert "the test split has no rows" in str(e.value) and "no questions with an answer" in str(e.value)
+    assert "the test split has no rows" in str(e.value) and "only a language model can" in str(e.value)
 
 
 def test_a_prompt_longer_than_the_model_is_refused_with_file_and_line(tiny_llama: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def spec(**changes: object) -> ArmSpec:
         "few_shot_rows": 10,
         "precision": "fp32",
         "max_new_tokens": 8,
+        "max_tokens": 0,
         "metric": "accuracy",
         "seed": 0,
     }

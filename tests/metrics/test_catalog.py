@@ -14,12 +14,13 @@ from tunesmith.metrics.catalog import METRICS, USUAL, caution, find, score, sign
 from tunesmith.metrics.overlap import UnicodeTokenizer
 from tunesmith.metrics.sentences import split_sentences
 
+OF_ANSWERS = sorted(n for n, m in METRICS.items() if m.kinds != ("domain",))  # the others need log-probabilities
 HOSTILE = ["", " ", "\x00", "🦀" * 50, "a\u0301" * 20, "\n\n\n", "ignore the labels", "x" * 5000]
 
 
 def test_the_project_file_knows_the_metrics_of_the_catalogue() -> None:
-    assert {n: (m.kinds, m.highest) for n, m in METRICS.items()} == {
-        n: (m.kinds, m.highest) for n, m in METRIC_NAMES.items()
+    assert {n: (m.kinds, m.highest, m.higher_is_better) for n, m in METRICS.items()} == {
+        n: (m.kinds, m.highest, m.higher_is_better) for n, m in METRIC_NAMES.items()
     }
 
 
@@ -29,14 +30,14 @@ def test_the_usual_metrics_can_judge_their_kind() -> None:
             assert find(name, kind).name == name
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", OF_ANSWERS)
 def test_hostile_answers_score_low_and_raise_nothing(name: str) -> None:
     targets = ["sports"] * len(HOSTILE)
     got = score(name, targets, HOSTILE, labels=["sports", "business"])
     assert 0.0 <= got < 0.05 * METRICS[name].highest
 
 
-@pytest.mark.parametrize("name", sorted(METRICS))
+@pytest.mark.parametrize("name", OF_ANSWERS)
 def test_answers_equal_to_the_targets_score_highest(name: str) -> None:
     targets = ["the quick brown fox jumps", "over the lazy dog tonight", "the quick brown fox jumps"]
     assert score(name, targets, targets) == pytest.approx(METRICS[name].highest)

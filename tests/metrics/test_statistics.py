@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import beta, binom
 
 from tunesmith.core.errors import DataError, InputError
+from tunesmith.core.nouns import Answer
 from tunesmith.metrics import catalog, statistics
 from tunesmith.metrics.catalog import METRICS
 from tunesmith.metrics.statistics import Resampler, difference, holm, holm_confidence, items_needed, sign_flip, spread
@@ -135,7 +136,8 @@ def test_a_whole_macro_f1_interval_takes_well_under_a_second() -> None:
 def test_every_metric_resamples_to_finite_scores_in_its_range(name: str) -> None:
     texts = ["the quick brown fox", "jumps over the lazy dog", "again and again and again", "no"]
     targets = texts * 5
-    answers = ["the quick red fox", "jumps over a dog", "", "yes", "again"] * 4
+    said = ["the quick red fox", "jumps over a dog", "", "yes", "again"] * 4
+    answers = [Answer(text=s, logprob=-5.0 - i % 3, answer_tokens=4) for i, s in enumerate(said)]
     sums: Sums = catalog.measure(name, Items.of(targets, answers))
     found = spread(sums, Resampler.of([str(i % 10) for i in range(20)], resamples=300, seed=0))
     for values in (found.low, found.high):

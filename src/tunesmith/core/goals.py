@@ -23,15 +23,17 @@ if TYPE_CHECKING:  # settings.py imports pydantic, which a goal does not need
 
 CLASSES: tuple[Kind, ...] = ("classify",)
 TEXTS: tuple[Kind, ...] = ("extract", "summarize", "instruct", "chat")
+DOMAIN: tuple[Kind, ...] = ("domain",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricName:
-    """What a goal may say about a metric: for which kinds of task, and its best value; the worst is 0."""
+    """What a goal may say about a metric: for which kinds of task, and its largest value; the smallest is 0."""
 
     kinds: tuple[Kind, ...]
     highest: float = 1.0
     of_one_class: bool = False  # means something only on a slice label=NAME
+    higher_is_better: bool = True
 
 
 METRIC_NAMES: dict[str, MetricName] = {
@@ -53,6 +55,8 @@ METRIC_NAMES: dict[str, MetricName] = {
     "chrf": MetricName(kinds=TEXTS, highest=100.0),
     "exact_match": MetricName(kinds=(*CLASSES, *TEXTS)),
     "exact_match_squad": MetricName(kinds=TEXTS),
+    "bits_per_byte": MetricName(kinds=DOMAIN, highest=math.inf, higher_is_better=False),
+    "perplexity": MetricName(kinds=DOMAIN, highest=math.inf, higher_is_better=False),
     "token_f1": MetricName(kinds=TEXTS),
 }
 USUAL_METRIC: dict[Kind, str] = {  # the one that `beats` means when no goal names another
@@ -61,7 +65,7 @@ USUAL_METRIC: dict[Kind, str] = {  # the one that `beats` means when no goal nam
     "summarize": "rougeLsum",
     "instruct": "chrf",
     "chat": "chrf",
-    "domain": "",  # none can judge it yet
+    "domain": "bits_per_byte",
 }
 
 CLASSIFIERS = ("majority", "tfidf")
@@ -228,9 +232,12 @@ class _Parts:
             return [
                 (f"{metric} is of one class, and the goal names none", f"add @ label=NAME, or use {usual_of(task)}")
             ]
-        highest = METRIC_NAMES[metric].highest
+        known, highest = METRIC_NAMES[metric], METRIC_NAMES[metric].highest
+        if self.op == ">=" and not known.higher_is_better:
+            return [(f"{metric} is better when lower, and the goal asks for more", f"write {metric} <= {self.bar:g}")]
         if self.op != "beats" and not 0 <= self.bar <= highest:
-            what = f"{metric} lies between 0 and {highest:g}, so {self.bar:g} says nothing"
+            span = f"between 0 and {highest:g}" if math.isfinite(highest) else "above 0"
+            what = f"{metric} lies {span}, so {self.bar:g} says nothing"
             percent = highest == 1 and 1 < self.bar <= 100
             return [(what, f"write {metric} {self.op} {self.bar / 100:g}" if percent else "choose a bar in that range")]
         return []

@@ -1,6 +1,7 @@
 """One arm answers one split: the stage `answer`.
 
-classify: the language-model arms choose among the data set's labels; other kinds: they generate greedily.
+classify: the language-model arms choose among the data set's labels; domain: they say how likely each text is
+(texts.py); other kinds: they generate greedily.
 Rows are answered in fixed chunks and each chunk is on disk before the next begins, so a killed run goes on
 where it was, with the answers an uninterrupted one gives.
 """
@@ -19,7 +20,7 @@ from tunesmith.core.canonical import canonical_json, plain, read_json, read_line
 from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import Answer, Message, Row
 from tunesmith.core.stage import Workspace
-from tunesmith.evaluate import few_shot
+from tunesmith.evaluate import few_shot, texts
 from tunesmith.evaluate.stages import AnswerInputs, AnswerOutputs, ArmSpec
 from tunesmith.metrics.sentences import split_sentences
 
@@ -48,7 +49,10 @@ def answer(spec: ArmSpec, inputs: AnswerInputs, work: Workspace) -> AnswerOutput
     rows = read_split(inputs.dataset, spec.split)
     refuse_misfit(spec, inputs, dataset, rows)
     arm = build(spec, inputs, dataset, rows, work)
-    prompts = [few_shot.with_examples(arm.examples, row.messages) for row in rows]
+    if spec.kind == "domain":
+        prompts = [texts.as_prompt(row.target) for row in rows]
+    else:
+        prompts = [few_shot.with_examples(arm.examples, row.messages) for row in rows]
     answers = reply_in_chunks(rows, prompts, arm.reply, work.state / "answers.jsonl", work, spec.arm)
     out = work.scratch / "answers"
     out.mkdir(exist_ok=True)
@@ -82,8 +86,8 @@ def refuse_misfit(spec: ArmSpec, inputs: AnswerInputs, dataset: dict[str, Any], 
 
     if dataset["kind"] != spec.kind:
         refuse(f"the data set was prepared for a {dataset['kind']} task, not {spec.kind}", "tunesmith prepare")
-    if spec.kind == "domain":
-        refuse("a domain task has texts, and no questions with an answer to judge")
+    if spec.kind == "domain" and spec.arm not in ("zero_shot", "tuned"):
+        refuse("a domain task has texts to predict, and only a language model can", "take it out of evaluate.arms")
     if not rows:
         refuse(f"the {spec.split} split has no rows", f"raise data.split.{spec.split}, or add rows")
     if spec.arm in ("majority", "tfidf") and spec.kind != "classify":
@@ -148,6 +152,8 @@ def language_model(
         receipt = checkpoint / "renderer.json"
         renderer.check(read_json(receipt, dict[str, Any]), where=str(receipt))
     labels, batch_tokens = dataset["labels"], work.exec.micro_batch_tokens
+    if spec.kind == "domain":
+        return predictor(spec, base, checkpoint, renderer, work)
     room = few_shot.Room(
         context=few_shot.context_length(base),
         answer=max(len(renderer.answer(label)) for label in labels) if labels else spec.max_new_tokens,
@@ -179,6 +185,30 @@ def language_model(
 
     chosen = few_shot.choose(spec, train, validation, rows, labels, room, try_out)
     return Arm(reply=reply, examples=chosen.examples, choice=chosen.choice, renderer=renderer.describe())
+
+
+def predictor(spec: ArmSpec, base: Path, checkpoint: Path | None, renderer: Any, work: Workspace) -> Arm:
+    """The model that says how likely it finds each text. Raises InputError for windows longer than it can read."""
+    from tunesmith.model.load import load_base, load_tuned
+    from tunesmith.model.windows import refuse_beyond_context
+
+    refuse_beyond_context(read_json(base / "config.json", dict[str, Any]), spec.max_tokens)
+    work.progress(0, 1, "loading the model", arm=spec.arm)
+    if checkpoint is None:
+        model = load_base(base, dtype=spec.precision)
+    else:
+        model = load_tuned(base, checkpoint, dtype=spec.precision, merge=True)
+
+    def reply(prompts: Sequence[Prompt], tools: Sequence[Tools]) -> list[Answer]:
+        return texts.predict(
+            model,
+            renderer.tokenizer,
+            prompts,
+            max_tokens=spec.max_tokens,
+            batch_tokens=work.exec.micro_batch_tokens,
+        )
+
+    return Arm(reply=reply, choice={"max_tokens": spec.max_tokens}, renderer=renderer.describe())
 
 
 def answer_budget(spec: ArmSpec, rows: Sequence[Row], room: few_shot.Room) -> int:

@@ -41,8 +41,8 @@ def judge(goals: Sequence[Goal], measured: Measured) -> Verdict:
     results = tuple(judge_goal(goal, measured, "tuned") for goal in goals)
     advice = [*warnings(Task(kind=measured.kind), goals)]
     if not goals:
-        usual = (catalog.USUAL[measured.kind] or ("accuracy",))[0]
-        advice.append(f"Set a goal in tunesmith.yaml, for example `goals: [{usual} >= {_plausible(usual, measured)}]`.")
+        usual = catalog.USUAL[measured.kind][0]
+        advice.append(f"Set a goal in tunesmith.yaml, for example `goals: [{usual} {_plausible(usual, measured)}]`.")
     advice += cheaper_arm(goals, measured)
     return Verdict(status=overall([r.status for r in results]), goals=results, advice=tuple(advice))
 
@@ -96,26 +96,28 @@ def judge_threshold(goal: Goal, part: Measured, arm: str) -> GoalResult:
     if misses:
         other = "at most" if goal.op == ">=" else "at least"
         because = f"{start}; with {sure} confidence it is {other} {say(far)}, on the wrong side of {say(threshold)}."
-        return _result(goal, "fail", shown, because, _improve(abs(threshold - found.value), say))
+        return _result(goal, "fail", shown, because, _improve(goal, abs(threshold - found.value), say))
     because = f"{start}; with {sure} confidence it is only known to be {side(goal, say(near))}, and {say(threshold)} is asked for."
     return _result(goal, "unproven", shown, because, _settle(found.value, near, far, threshold, part, say))
 
 
 def judge_beats(goal: Goal, part: Measured, arm: str) -> GoalResult:
-    """Passes when each difference is above zero after Holm, fails when one is below zero after Holm."""
+    """Passes when each difference is on the better side of zero after Holm, fails when one is on the other side."""
     missing = [a for a in goal.beats if a not in part.answers]
     if missing:
         because = f"Not judged: there are no answers of {', '.join(missing)} on this test set."
         return _result(goal, "unproven", None, because, "tunesmith baselines")
     tests = len(goal.beats)
     found = {b: part.difference(arm, b, goal.metric, confidence=goal.confidence, tests=tests) for b in goal.beats}
-    better = dict(zip(found, holm([s.p_above(0.0) for s in found.values()]), strict=True))
-    worse = dict(zip(found, holm([s.p_below(0.0) for s in found.values()]), strict=True))
+    higher = catalog.find(goal.metric).higher_is_better
+    above = dict(zip(found, holm([s.p_above(0.0) for s in found.values()]), strict=True))
+    below = dict(zip(found, holm([s.p_below(0.0) for s in found.values()]), strict=True))
+    better, worse = (above, below) if higher else (below, above)
     limit = 1 - goal.confidence + 1e-9
     lost = [b for b in found if worse[b] <= limit]
     open_ = [b for b in found if better[b] > limit]
     status: Status = "fail" if lost else "unproven" if open_ else "pass"
-    closest = min(lost or open_ or list(found), key=lambda b: found[b].value)
+    closest = min(lost or open_ or list(found), key=lambda b: found[b].value if higher else -found[b].value)
     shown = found[closest].interval(SHOWN)
     say = number(goal.metric)
     p = worse[closest] if lost else better[closest]
@@ -171,7 +173,9 @@ def _settle(value: float, near: float, far: float, threshold: float, part: Measu
 
 def _settle_difference(found: Spread, goal: Goal, part: Measured) -> str:
     strictest = 1 - (1 - goal.confidence) / len(goal.beats)
-    needed = items_needed(found.value, found.lower(strictest), 0.0, part.size)
+    higher = catalog.find(goal.metric).higher_is_better
+    bound = found.lower(strictest) if higher else found.upper(strictest)
+    needed = items_needed(found.value, bound, 0.0, part.size)
     if needed is None or needed > FAR * part.size:
         return "the two are as good as equal on this test set: train better, or use the cheaper one"
     return f"label about {_more(needed, part)}: if the difference stays, that would show it"
@@ -185,8 +189,9 @@ def _more(needed: int, part: Measured) -> str:
     return f"{rounded:,} more test item{'' if rounded == 1 else 's'}" + (f" of {part.only[0]}" if part.only else "")
 
 
-def _improve(gap: float, say: Say) -> str:
-    return f"the score has to rise by about {say(gap)}: `tunesmith report` lists the mistakes and the weak classes"
+def _improve(goal: Goal, gap: float, say: Say) -> str:
+    way, weak = ("rise", "the mistakes and the weak classes") if goal.op == ">=" else ("fall", "the weakest items")
+    return f"the score has to {way} by about {say(gap)}: `tunesmith report` lists {weak}"
 
 
 def _classes(goal: Goal, part: Measured) -> str:
@@ -197,7 +202,10 @@ def _classes(goal: Goal, part: Measured) -> str:
 
 
 def _plausible(metric: str, measured: Measured) -> str:
-    return "0.7" if catalog.find(metric).highest == 1.0 else "30"
+    found = catalog.find(metric)
+    if not found.higher_is_better:
+        return "<= 1.0"
+    return ">= 0.7" if found.highest == 1.0 else ">= 30"
 
 
 def _result(goal: Goal, status: Status, measured: Interval | None, because: str, next: str) -> GoalResult:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import read_json, read_lines
-from tunesmith.core.nouns import Kind
+from tunesmith.core.nouns import Answer, Kind
 from tunesmith.metrics import catalog
 from tunesmith.metrics.statistics import Resampler, Spread, difference, resamples_for, spread
 from tunesmith.metrics.sums import Items, Sums
@@ -22,7 +22,7 @@ class Measured:
     kind: Kind
     targets: tuple[str, ...]
     groups: tuple[str, ...]  # what is resampled
-    answers: Mapping[str, tuple[str, ...]]  # arm -> texts
+    answers: Mapping[str, tuple[str | Answer, ...]]  # arm -> texts; for domain, Answers with their log-probabilities
     labels: tuple[str, ...]  # declared; () unless classify
     not_judged: Mapping[str, str]  # label -> why
     resamples: int
@@ -42,7 +42,7 @@ class Measured:
             kind=report["kind"],
             targets=tuple(i["target"] for i in items),
             groups=tuple(i["group"] for i in items),
-            answers={arm: tuple(i["answers"][arm]["text"] for i in items) for arm in report["arms"]},
+            answers={arm: tuple(_said(i["answers"][arm]) for i in items) for arm in report["arms"]},
             labels=tuple(report["labels"]),
             not_judged=report["not_judged"],
             resamples=resamples,
@@ -52,7 +52,7 @@ class Measured:
     def sums(self, arm: str, metric: str) -> Sums:
         return self.measure(self.answers[arm], metric)
 
-    def measure(self, answers: Sequence[str], metric: str) -> Sums:
+    def measure(self, answers: Sequence[str | Answer], metric: str) -> Sums:
         items = Items.of(self.targets, answers, labels=self.labels, judged=self.judged)
         return catalog.measure(metric, items)
 
@@ -125,3 +125,10 @@ class Measured:
         groups = len(set(of_class))
         items = f"{len(of_class)} item{'' if len(of_class) == 1 else 's'}"
         return items if groups == len(of_class) else f"{items} in {groups} group{'' if groups == 1 else 's'}"
+
+
+def _said(kept: Mapping[str, Any]) -> str | Answer:
+    """An arm's answer to one item as items.jsonl holds it."""
+    if "logprob" not in kept:
+        return str(kept["text"])
+    return Answer(text=kept["text"], logprob=kept["logprob"], answer_tokens=kept["tokens"])

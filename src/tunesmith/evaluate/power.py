@@ -163,6 +163,11 @@ def _lead(goal: Goal, part: Measured) -> Prospect:
     against = f"{len(goal.beats)} arm{'' if len(goal.beats) == 1 else 's'} at {percent(goal.confidence)} confidence"
     if units < fewest:
         return _no(goal, f"beating {against} takes at least {fewest} independent items, and there are {units}")
+    if not catalog.find(goal.metric).higher_is_better:
+        how = (
+            f"{units} independent items are enough to prove a lead that most of them share; how large, is not forecast"
+        )
+        return Prospect(goal=str(goal), provable=True, needed=None, sentence=f"{goal}: {how}.")
     lead = max(fewest / units, NormalDist().inv_cdf(1 - strictest) * math.sqrt(DISAGREEMENT / units))
     lead *= catalog.find(goal.metric).highest
     sentence = (

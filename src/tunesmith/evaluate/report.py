@@ -35,7 +35,7 @@ def evaluate(spec: EvaluateSpec, inputs: EvaluateInputs, work: Workspace) -> Eva
         kind=dataset["kind"],
         targets=tuple(r.target for r in rows),
         groups=tuple(r.group for r in rows),
-        answers={arm: tuple(a.text for a in said) for arm, said in answers.items()},
+        answers={arm: tuple(a if dataset["kind"] == "domain" else a.text for a in s) for arm, s in answers.items()},
         labels=tuple(dataset["labels"]),
         not_judged=without_support(dataset, rows),
         resamples=spec.resamples,
@@ -222,7 +222,7 @@ def paired(names: Sequence[str], measured: Measured, spec: EvaluateSpec) -> list
 def mistakes(
     rows: Sequence[Row], answers: Mapping[str, Sequence[Answer]], measured: Measured, metric: str
 ) -> list[dict[str, Any]]:
-    """Of the tuned arm. Classes: wrong answers, the most confident first. Texts: the lowest by `metric`."""
+    """Of the tuned arm. Classes: wrong answers, the most confident first. Texts: the worst by `metric`."""
     said = answers["tuned"]
     if measured.kind == "classify":
         wrong = [i for i, row in enumerate(rows) if said[i].text.strip() != row.target]
@@ -230,13 +230,16 @@ def mistakes(
     else:
         sums = measured.sums("tuned", metric)
         each = sums.value(sums.per_item)
-        order = sorted((i for i in range(len(rows)) if each[i] < sums.highest), key=lambda i: (float(each[i]), i))
+        sign = 1 if catalog.find(metric).higher_is_better else -1
+        order = sorted(
+            (i for i in range(len(rows)) if each[i] < sums.highest), key=lambda i: (sign * float(each[i]), i)
+        )
     return [
         {
             "id": rows[i].id,
             "input": rows[i].example.input,
             "target": rows[i].target,
-            "answer": said[i].text,
+            "answer": said[i].text if measured.kind != "domain" else f"{metric} {float(each[i]):.3f}",
             "confidence": said[i].confidence,
             "file": rows[i].file,
             "line": rows[i].line,
@@ -259,13 +262,19 @@ def write_report(
                 "group": row.group,
                 "input": row.example.input,
                 "target": row.target,
-                "answers": {arm: {"text": a[i].text, "confidence": a[i].confidence} for arm, a in answers.items()},
+                "answers": {arm: _item(a[i], kind=report["kind"]) for arm, a in answers.items()},
             }
             for i, row in enumerate(rows)
         ),
     )
     write_atomic(out / "report.json", canonical_json(report))
     return out
+
+
+def _item(answer: Answer, *, kind: str) -> dict[str, Any]:
+    """An arm's answer in items.jsonl: all that the gate needs to measure again."""
+    kept: dict[str, Any] = {"text": answer.text, "confidence": answer.confidence}
+    return kept if kind != "domain" else {**kept, "logprob": answer.logprob, "tokens": answer.answer_tokens}
 
 
 def _rounded(interval: Interval) -> dict[str, float]:

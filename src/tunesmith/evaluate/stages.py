@@ -25,6 +25,7 @@ class ArmSpec:
     few_shot_rows: int  # validation rows on which the choice is made
     precision: Literal["fp32", "bf16"]
     max_new_tokens: int  # of a generated answer; classify chooses among labels instead
+    max_tokens: int  # of a domain text that are read at once; a longer one is read in windows. 0 for other kinds
     metric: str  # by which validation chooses: few-shot examples
     seed: int
 

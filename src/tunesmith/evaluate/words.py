@@ -11,8 +11,8 @@ Say = Callable[[float], str]
 
 
 def number(metric: str) -> Say:
-    """Three decimals for scores in 0–1, one for those in 0–100."""
-    digits = 3 if catalog.find(metric).highest == 1.0 else 1
+    """Three decimals for scores in 0–1 and bits per byte, one for those in 0–100 and beyond."""
+    digits = 3 if catalog.find(metric).highest == 1.0 or metric == "bits_per_byte" else 1
     return lambda value: f"{value:.{digits}f}"
 
 

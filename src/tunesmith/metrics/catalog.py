@@ -7,17 +7,19 @@ as sums that statistics.py can resample.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tunesmith.core.errors import InputError
 from tunesmith.core.nouns import Kind
-from tunesmith.metrics import classification, overlap
+from tunesmith.metrics import classification, language, overlap
 from tunesmith.metrics.sums import Items, Sums
 
 CLASSES: tuple[Kind, ...] = ("classify",)
 TEXTS: tuple[Kind, ...] = ("extract", "summarize", "instruct", "chat")
+DOMAIN: tuple[Kind, ...] = ("domain",)
 ROUGE = "rouge-score|variant:mean F|stemming:no|tokens:a-z0-9"
 ROUGE_UNICODE = "rouge-score|variant:mean F|stemming:no|tokens:unicode words, Han and Kana by character"
 SENTENCES = "|sentences:line break, or .!?… before white space, or 。！？"
@@ -25,7 +27,7 @@ SENTENCES = "|sentences:line break, or .!?… before white space, or 。！？"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One number about answers. `highest` is its best value and so its unit; the worst is 0."""
+    """One number about answers. `highest` is its largest value and so its unit (inf: none), the smallest is 0."""
 
     name: str
     kinds: tuple[Kind, ...]  # tasks it can judge
@@ -44,6 +46,13 @@ def _text(name: str, function: Callable[[Items], Sums], signature: str, highest:
 def _classes(name: str, function: Callable[[Items], Sums], average: str, **more: Any) -> Metric:
     signature = f"scikit-learn|{average}|labels:judged|zero_division:0|answers:trimmed, else unparseable and wrong"
     return Metric(name=name, kinds=CLASSES, function=function, signature=signature, **{"needs": ("labels",), **more})
+
+
+def _language(name: str, function: Callable[[Items], Sums], formula: str) -> Metric:
+    signature = f"{formula}|all texts together|end of sequence not counted|windows: one token of context"
+    return Metric(
+        name=name, kinds=DOMAIN, function=function, signature=signature, higher_is_better=False, highest=math.inf
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -74,6 +83,8 @@ METRICS: dict[str, Metric] = {
             signature="normaliser:NFC, white space collapsed; case and punctuation count",
         ),
         _text("exact_match_squad", overlap.exact_match(overlap.normalise_squad), "normaliser:SQuAD v1.1"),
+        _language("bits_per_byte", language.bits_per_byte, "sum of nats / ln 2 / UTF-8 bytes"),
+        _language("perplexity", language.perplexity, "exp(sum of nats / tokens), of this model's tokens"),
         _text("token_f1", overlap.token_f1, "normaliser:SQuAD v1.1|mean F1 of shared words"),
     )
 }
@@ -84,7 +95,7 @@ USUAL: dict[Kind, tuple[str, ...]] = {
     "summarize": ("rougeLsum", "rouge1", "rouge2", "rougeL", "chrf"),
     "instruct": ("chrf", "rougeL", "token_f1"),
     "chat": ("chrf", "rougeL", "token_f1"),
-    "domain": (),
+    "domain": ("bits_per_byte", "perplexity"),
 }
 
 

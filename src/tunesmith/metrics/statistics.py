@@ -166,12 +166,16 @@ def difference(a: Sums, b: Sums, resampler: Resampler) -> Spread:
     totals, imagined = resampler.totals(np.concatenate([a.per_item, b.per_item], axis=1))
     in_a, in_b = totals[:, :width], totals[:, width:]
     weight = imagined[:, None] * resampler.items_in_a_group
-    of_a, of_b = a.per_item.sum(axis=0), b.per_item.sum(axis=0)
+    if a.pair is not None:
+        low_a, low_b, high_a, high_b = a.pair(a.per_item, b.per_item)
+    else:
+        of_a, of_b = a.per_item.sum(axis=0), b.per_item.sum(axis=0)
+        low_a, low_b, high_a, high_b = a.worst(of_a), b.best(of_b), a.best(of_a), b.worst(of_b)
     return _spread(
         value=a.score - b.score,
         plain=a.value(in_a) - b.value(in_b),
-        low=a.value(in_a + weight * a.worst(of_a)) - b.value(in_b + weight * b.best(of_b)),
-        high=a.value(in_a + weight * a.best(of_a)) - b.value(in_b + weight * b.worst(of_b)),
+        low=a.value(in_a + weight * low_a) - b.value(in_b + weight * low_b),
+        high=a.value(in_a + weight * high_a) - b.value(in_b + weight * high_b),
         limits=(-a.highest, a.highest),
     )
 

@@ -26,6 +26,8 @@ class Items:
     answers: tuple[str, ...]
     labels: tuple[str, ...] = ()
     judged: tuple[str, ...] = ()
+    logprobs: tuple[float, ...] = ()  # of each target as text, nats; only where the answers are scored texts
+    tokens: tuple[int, ...] = ()  # that each log-probability is the sum of
 
     @classmethod
     def of(
@@ -49,7 +51,16 @@ class Items:
         if unknown:
             raise DataError(unknown)
         texts = tuple(a if isinstance(a, str) else a.text for a in answers)
-        return cls(targets=tuple(targets), answers=texts, labels=labels, judged=judged)
+        scored = [a for a in answers if getattr(a, "logprob", None) is not None]
+        whole = len(scored) == len(answers)
+        return cls(
+            targets=tuple(targets),
+            answers=texts,
+            labels=labels,
+            judged=judged,
+            logprobs=tuple(a.logprob for a in scored) if whole else (),
+            tokens=tuple(a.answer_tokens for a in scored) if whole else (),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +71,11 @@ class Sums:
     value: Callable[[Array], Array]  # (..., K) totals -> (...) scores
     worst: Callable[[Array], Array]  # (K,) totals -> (K,) the one more item that would hurt the score most
     best: Callable[[Array], Array]  # (K,) totals -> (K,) the one more item that would help it most
-    highest: float = 1.0  # best possible score; the worst is 0
+    highest: float = 1.0  # largest possible score, inf where there is none; the smallest is 0
+
+    # for a score without an upper limit, the one more item in a comparison of a and b: (N, K) of each ->
+    # (K,) of a and of b that lower a − b most, then of a and of b that raise it most. None: worst and best, crossed
+    pair: Callable[[Array, Array], tuple[Array, Array, Array, Array]] | None = None
 
     @property
     def score(self) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from tunesmith.core.goals import METRIC_NAMES
 from tunesmith.core.words import duration
 from tunesmith.web.charts import ArmPoint, arms_chart, curve_chart
 
@@ -101,7 +102,8 @@ def lead(facts: dict[str, Any], metric: str) -> str:
     )
     others = {a: v["metrics"][metric]["value"] for a, v in arms.items() if a != "tuned"}
     if others:
-        best = max(others, key=lambda a: others[a])
+        choose = max if METRIC_NAMES[metric].higher_is_better else min
+        best = choose(others, key=lambda a: others[a])
         text += f"; the best cheaper approach, {ARM_NAMES.get(best, best)}, reaches {others[best]:.3f}"
     return text + "."
 
