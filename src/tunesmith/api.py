@@ -295,8 +295,8 @@ class Project:
         folder = self.ledger.path(journey.dataset_id)
         for split in ("train", "validation", "test"):
             for row in read_lines(folder / f"{split}.jsonl", Row):
-                if row.file == Path(file).name and row.line == int(line):
-                    return view(renderer, row.messages, row.target)
+                if row.line == int(line) and (row.file == file or row.file == Path(file).name):
+                    return view(renderer, row.messages, row.target, row.tools)
         raise InputError(
             Problem(
                 where=place, what="no row of the data set starts there", fix="tunesmith check names the rows left out"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tunesmith.core.nouns import Message
 from tunesmith.text.render import Renderer
+from tunesmith.text.template import Tools
 
 TRAINED, MASKED, OFF = "\x1b[30;42m", "\x1b[2m", "\x1b[0m"
 BORDER = "\x1b[90m|" + OFF
@@ -61,9 +62,9 @@ class TokenView:
         return f"{border}{opening}{_visible(token.piece)}{closing}"
 
 
-def view(renderer: Renderer, messages: Sequence[Message], target: str) -> TokenView:
+def view(renderer: Renderer, messages: Sequence[Message], target: str, tools: Tools = ()) -> TokenView:
     """Every token of one example, exactly as it is trained on."""
-    rendered = renderer.render(messages, target)
+    rendered = renderer.render(messages, target, tools)
     return TokenView(
         tokens=tuple(
             Token(id=i, piece=renderer.tokenizer.piece(i), trained=t)
