@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.core.errors import ModelError, Problem
 from tunesmith.model.methods import catalog as methods
-from tunesmith.model.methods.spec import read_method
+from tunesmith.model.methods.spec import METHODS, read_method
 from tunesmith.model.safety import scan
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -60,12 +60,14 @@ def load_tuned(base: Path, checkpoint: Path, *, dtype: str | torch.dtype, merge:
     """The tuned model of a checkpoint, in eval mode.
 
     An adapter is merged in fp32 and the result cast once to `dtype` (merging in bf16 costs 4e-3 in the
-    logits); with `merge=False` it stays beside the base, in fp32, and the base is in `dtype`.
+    logits); with `merge=False`, and for a method that cannot be merged, it stays beside the base, in fp32, and the
+    base is in `dtype`.
     A full checkpoint needs no base and ignores it.
     """
     method = read_method(checkpoint)
     if method.kind == "full":
         return load_base(checkpoint, dtype=dtype)
+    merge = merge and METHODS[method.kind].mergeable
     model = load_base(base, dtype=torch.float32 if merge else dtype)
     model = methods.load(model, checkpoint)
     if merge:

@@ -87,6 +87,11 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # torch
             result = self.base_layer(*args, **kwargs)
         heard[None] = result[0] if isinstance(result, tuple) else result
         out = heard[None]
+        if out.requires_grad and not all(t.requires_grad for t in heard.values()):
+            raise ModelError(  # its gradient would be lost without a word
+                "a parallel adapter reads a tensor inside its layer, which reentrant checkpointing runs without gradients",
+                fix="use gradient checkpointing with use_reentrant=False",
+            )
         for name, items in shares:
             out = self._add(name, out, heard[self.reads[name]], items)
         return (out, *result[1:]) if isinstance(result, tuple) else out

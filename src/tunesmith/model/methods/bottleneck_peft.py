@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from peft.config import PeftConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -59,7 +59,7 @@ class BottleneckConfig(PeftConfig):  # type: ignore[misc]  # peft is untyped her
 class BottleneckModel(BaseTuner):  # type: ignore[misc]  # peft is untyped here
     prefix = "bottleneck_"
     tuner_layer_cls = BottleneckLayer
-    target_module_mapping: dict[str, list[str]] = {}  # methods/bottleneck.py finds the places in the model itself
+    target_module_mapping: ClassVar[dict[str, list[str]]] = {}  # methods/bottleneck.py finds the places in the model
 
     def _create_and_replace(
         self,
