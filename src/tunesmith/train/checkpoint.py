@@ -6,6 +6,7 @@ They hold no time and no path of this machine: equal runs give equal bytes.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,17 @@ BESIDE_WEIGHTS = (".json", ".jinja", ".txt", ".model")  # tokenizer, chat templa
 
 
 def write_checkpoint(
-    folder: Path, spec: SftSpec, base: Path, model: Any, renderer: Renderer, at: Position, steps: int
+    folder: Path,
+    spec: SftSpec,
+    base: Path,
+    model: Any,
+    renderer: Renderer,
+    at: Position,
+    steps: int,
+    places: Sequence[str] = (),
 ) -> None:
-    """`steps` is what was planned; `at` says where the best was found."""
+    """`steps` is what was planned; `at` says where the best was found. `places`: "file:line" of each row, to name
+    those that were left out."""
     folder.mkdir(parents=True)
     methods.save(model, spec.method, folder, base=spec.base)
     if spec.method.kind == "full":
@@ -38,5 +47,7 @@ def write_checkpoint(
         "metric": spec.metric or "validation_loss",
         "best": at.best if spec.metric else at.best_loss,
     }
+    if at.left_out:
+        facts["left_out"] = [{"step": b.step, "loss": b.loss, "rows": [places[i] for i in b.rows]} for b in at.left_out]
     write_atomic(folder / "checkpoint.json", canonical_json(facts) + b"\n")
     write_atomic(folder / "renderer.json", canonical_json(renderer.describe()) + b"\n")

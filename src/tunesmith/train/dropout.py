@@ -46,12 +46,15 @@ class KeyedDropout(nn.Module):  # type: ignore[misc]  # torch is untyped here
         keep_BTM = torch.zeros_like(x_BTM)
         for row, document in zip(keep_BTM, self._noise.documents, strict=True):
             n = len(document.ids)
-            row[:n] = torch.rand(n, x_BTM.shape[-1], generator=self._generator(document.key)) >= self.p
+            drawn = torch.rand(n, x_BTM.shape[-1], generator=generator(self._noise, document.key, self._name))
+            row[:n] = drawn >= self.p
         return x_BTM * keep_BTM / (1 - self.p)
 
-    def _generator(self, key: str) -> torch.Generator:
-        text = f"{self._noise.seed}:{self._noise.step}:{key}:{self._name}"
-        return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1)
+
+def generator(noise: Noise, key: str, name: str) -> torch.Generator:
+    """Seeded by seed, step, example and the place in the model that draws."""
+    text = f"{noise.seed}:{noise.step}:{key}:{name}"
+    return torch.Generator().manual_seed(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1)
 
 
 def key_dropout(model: Any, noise: Noise) -> None:

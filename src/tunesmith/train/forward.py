@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tunesmith.core.canonical import content_id
 from tunesmith.model import flat as fused
 from tunesmith.model.flat_layout import Document, pack
-from tunesmith.train import losses
+from tunesmith.train import checkpointing, losses, neftune
 from tunesmith.train.dropout import Noise, key_dropout
 
 Precision = Literal["fp32", "bf16"]
@@ -39,18 +39,35 @@ class Forward(Protocol):
 
 
 def choose_forward(
-    model: Any, documents: Sequence[Document], precision: Precision, *, full: bool, seed: int
+    model: Any,
+    documents: Sequence[Document],
+    precision: Precision,
+    *,
+    full: bool,
+    seed: int,
+    smoothing: float = 0.0,
+    neftune_alpha: float = 0.0,
+    twice: bool = False,
 ) -> Forward:
     """The flat path if it can be used and gives the plain one's logits on the shortest of `documents`.
 
-    `full`: all weights are trained, in fp32, so bf16 means autocast.
+    `full`: all weights are trained, in fp32, so bf16 means autocast. `smoothing` of labels, in training steps
+    alone; `neftune_alpha`: of its noise; `twice`: layers are computed twice to save memory.
     """
-    plain = PlainForward(model, precision=precision, autocast=full and precision == "bf16", seed=seed)
-    plain.why = fused.refusal(model, max(len(d.ids) for d in documents))
+    plain = PlainForward(
+        model, precision=precision, autocast=full and precision == "bf16", seed=seed, smoothing=smoothing
+    )
+    if neftune_alpha:
+        plain.add_noise(neftune_alpha)
+        plain.why = "noise on the embeddings"  # it belongs to an example, and the shared prefix belongs to many
+    if twice:
+        plain.checkpoint_layers()
+        plain.why = plain.why or "gradient checkpointing"
+    plain.why = plain.why or fused.refusal(model, max(len(d.ids) for d in documents))
     if plain.why:
         return plain
     probe = _probe_documents(documents)
-    flat = FlatForward(model, precision)
+    flat = FlatForward(model, precision, smoothing=smoothing)
     with torch.no_grad(), _moved_adapters(model, seed):
         want = plain.logits(probe)
         got = flat.logits(probe)
@@ -65,12 +82,13 @@ def choose_forward(
 class FlatForward:
     path, why, shares_prefix = "flat", "", True
 
-    def __init__(self, model: Any, precision: Precision):
-        self._flat = fused.Flat(model, DTYPES[precision])
+    def __init__(self, model: Any, precision: Precision, *, smoothing: float = 0.0):
+        self._flat, self._smoothing = fused.Flat(model, DTYPES[precision]), smoothing
 
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
         packed = pack(documents)
-        return losses.head_nll_sum(self._flat.hidden(packed), self._flat.head, packed.labels_N, packed.weights_N)
+        hidden, smoothing = self._flat.hidden(packed), 0.0 if step is None else self._smoothing
+        return losses.head_nll_sum(hidden, self._flat.head, packed.labels_N, packed.weights_N, smoothing=smoothing)
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
         return self._flat.logits(pack(documents))
@@ -79,20 +97,27 @@ class FlatForward:
 class PlainForward:
     path, shares_prefix = "plain", False
 
-    def __init__(self, model: Any, *, precision: Precision, autocast: bool, seed: int):
+    def __init__(self, model: Any, *, precision: Precision, autocast: bool, seed: int, smoothing: float = 0.0):
         self.why = ""
-        self._model, self._autocast = model, autocast
+        self._model, self._autocast, self._smoothing = model, autocast, smoothing
         self._noise = Noise(seed)
         key_dropout(model, self._noise)
         self._head = model.get_output_embeddings()
 
+    def add_noise(self, alpha: float) -> None:
+        neftune.add_noise(self._model, alpha, self._noise)
+
+    def checkpoint_layers(self) -> None:
+        checkpointing.checkpoint_layers(self._model, self._noise)
+
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
-        """`step` seeds dropout; None leaves it off."""
+        """`step` seeds dropout and noise; None leaves them off, and smoothing too."""
         labels = [i for d in documents for i, t in zip(d.ids[1:], d.trained[1:], strict=True) if t]
         weights = [d.weight for d in documents for t in d.trained[1:] if t]
         with self._noise.of(step, documents):
             logits = self.logits(documents)
-        return losses.nll_sum(logits, torch.tensor(labels), torch.tensor(weights))
+        smoothing = 0.0 if step is None else self._smoothing
+        return losses.nll_sum(logits, torch.tensor(labels), torch.tensor(weights), smoothing=smoothing)
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
         """Padding is on the right and causal attention never sees it, so no

@@ -24,9 +24,7 @@ def adamw(parameters: Mapping[str, nn.Parameter], *, weight_decay: float) -> Opt
     return make("adamw", parameters, weight_decay=weight_decay)
 
 
-def rate(
-    step: int, *, steps: int, peak: float, warmup: float, schedule: ScheduleName, decay: float = DECAY
-) -> float:
+def rate(step: int, *, steps: int, peak: float, warmup: float, schedule: ScheduleName, decay: float = DECAY) -> float:
     """Learning rate of optimizer step `step` (0-based) of `steps`: up in a line over the first
     ceil(warmup * steps), then as the schedule says, towards 0 at `steps`.
 

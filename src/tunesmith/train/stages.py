@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.core.errors import require
+from tunesmith.core.errors import InputError, Problem, require
 from tunesmith.core.nouns import Kind
 from tunesmith.core.stage import Stage
 from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.train.optimizers.names import OPTIMIZERS, Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,13 +25,25 @@ class SftSpec:
     epochs: float  # 0.5: the first half of the first epoch's order
     global_batch: int  # examples per optimizer step, however they are split
     max_tokens: int  # longest example, prompt and answer; longer ones are refused
-    schedule: Literal["cosine", "linear", "constant"]
+    schedule: Literal["cosine", "linear", "constant", "wsd"]
     warmup: float  # share of all steps in which the rate rises from 0
+    decay: float  # share of all steps in which wsd falls to 0; other schedules do not read it
+    optimizer: Name
+    lr_ratios: tuple[tuple[str, float], ...]  # (pattern of weight names, multiple of the rate); the first match counts
     weight_decay: float
     max_grad_norm: float
+    label_smoothing: float  # share of each target spread over the whole vocabulary
+    neftune_alpha: float  # noise on the embeddings while training; 0: none
+    on_spike: Literal["ignore", "stop", "skip"]  # what a batch's loss far above the recent ones does
+    spike_z: float  # how many robust standard deviations are far
+    averaging: Literal["none", "ema", "last"]  # which weights are validated and kept: the trained ones, or a mean
+    ema_decay: float  # of the exponential mean
+    average_last: int  # of how many last validations' weights the mean is made
     precision: Literal["fp32", "bf16"]  # of the forward pass; trained weights and optimizer are always fp32
     metric: str  # the goal's own, from metrics/; "" where only the loss decides
-    validate_times: int
+    validate_times: int  # evenly over the run, where neither of the next two is given
+    validate_every_steps: int | None
+    validate_every_epochs: float | None
     validation_rows: int  # at most so many, a seeded choice
     patience: int | None  # validations without gain before stopping
     max_new_tokens: int  # when validation must generate answers
@@ -44,6 +57,44 @@ class SftSpec:
         require(self.max_grad_norm > 0, "max_grad_norm", self.max_grad_norm, "above 0")
         require(self.precision in ("fp32", "bf16"), "precision", self.precision, "fp32 or bf16 (resolve auto first)")
         require(self.validate_times >= 1, "validate_times", self.validate_times, "at least 1")
+        require(0 < self.decay <= 1, "decay", self.decay, "in (0, 1]")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or above")
+        require(0 <= self.label_smoothing < 1, "label_smoothing", self.label_smoothing, "in [0, 1)")
+        require(self.neftune_alpha >= 0, "neftune_alpha", self.neftune_alpha, "0 or above")
+        require(self.spike_z > 0, "spike_z", self.spike_z, "above 0")
+        require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
+        require(self.average_last >= 1, "average_last", self.average_last, "at least 1")
+        _check_optimizer(self)
+        _check_validation(self)
+
+
+def _check_optimizer(spec: SftSpec) -> None:
+    """Refuse pairs that would train badly in silence."""
+    known = ", ".join(OPTIMIZERS)
+    require(spec.optimizer in OPTIMIZERS, "train.optimizer", spec.optimizer, f"an optimizer: {known}")
+    for pattern, ratio in spec.lr_ratios:
+        require(ratio > 0, f"train.lr_ratios: {pattern}", ratio, "above 0")
+    problems = []
+    if spec.optimizer == "schedule_free" and spec.schedule != "constant":
+        what = f"schedule_free averages in place of a falling rate, and {spec.schedule} lets it fall too"
+        problems.append(Problem(where="train.schedule", what=what, fix="--set train.schedule=constant"))
+    if spec.optimizer == "schedule_free" and spec.averaging != "none":
+        what = "schedule_free keeps a mean of the weights itself"
+        problems.append(Problem(where="train.averaging", what=what, fix="--set train.averaging=none"))
+    if spec.optimizer == "muon" and spec.method.kind != "full":
+        what = f"muon turns whole weight matrices, and {spec.method.kind} trains none"
+        problems.append(Problem(where="train.optimizer", what=what, fix="--set train.optimizer=adamw"))
+    if problems:
+        raise InputError(problems)
+
+
+def _check_validation(spec: SftSpec) -> None:
+    steps, epochs = spec.validate_every_steps, spec.validate_every_epochs
+    require(steps is None or steps >= 1, "train.validate_every_steps", steps, "at least 1")
+    require(epochs is None or epochs > 0, "train.validate_every_epochs", epochs, "above 0")
+    if steps is not None and epochs is not None:
+        what = "is given beside validate_every_steps, which says something else"
+        raise InputError(Problem(where="train.validate_every_epochs", what=what, fix="give one of them"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

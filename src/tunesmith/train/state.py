@@ -1,7 +1,7 @@
 """What a killed training needs to go on as if nothing had happened.
 
-Two kinds of file in work.state: `best-<step>.safetensors`, the weights of the best validation, and
-`training.safetensors`, everything else, which names the best. Each is written beside its place, synced
+Files in work.state: `best-<step>.safetensors`, the weights of the best validation, `kept-<step>.safetensors`, those
+of the last few where a mean of them is wanted, and `training.safetensors`, everything else, which names the others. Each is written beside its place, synced
 and renamed, the best first: whenever the process dies, the previous state or the new one is whole.
 The order of rows and the learning rate are functions of the step, so they need no memory.
 """
@@ -9,8 +9,9 @@ The order of rows and the learning rate are functions of the step, so they need 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -28,8 +29,26 @@ FILE = "training.safetensors"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOutBatch:
+    """A batch whose loss was so far off that it was not trained on."""
+
+    step: int  # counted from 1
+    loss: float | None  # None: not finite
+    rows: tuple[int, ...]  # places in train.jsonl
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judgment:
+    """What a validation found, beside the training loss since the one before."""
+
+    step: int
+    training_loss: float | None  # mean over the steps; None if none was taken
+    validation_loss: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Position:
-    """Where training stands. Everything but `seconds` is the same in a resumed run."""
+    """Where training stands. Everything but `seconds` and `micro_batch_tokens` is the same in a resumed run."""
 
     spec_id: str  # content id of the spec, so that state never goes on under other values
     step: int = 0  # optimizer steps done
@@ -39,9 +58,36 @@ class Position:
     best_loss: float | None = None  # validation loss then
     waited: int = 0  # validations since the best
     seconds: float = 0.0  # spent in training steps, over all executions
+    recent: tuple[float, ...] = ()  # the last steps' losses
+    since: tuple[float, int] = (0.0, 0)  # sum and number of losses since the last validation
+    left_out: tuple[LeftOutBatch, ...] = ()
+    judgments: tuple[Judgment, ...] = ()  # of all validations
+    micro_batch_tokens: int = 0  # what memory was found to hold; 0: it never ran out
+
+    def trained(self, loss: float, *, tokens: int, seconds: float, window: int) -> Position:
+        """After a step; one on no row at all (tokens 0) has no loss."""
+        at = replace(self, step=self.step + 1, tokens=self.tokens + tokens, seconds=self.seconds + seconds)
+        if not tokens:
+            return at
+        total, n = self.since
+        return replace(at, recent=(*self.recent, loss)[-window:], since=(total + loss, n + 1))
+
+    def skipped(self, loss: float, rows: Sequence[int], *, seconds: float) -> Position:
+        """After a batch that was left out."""
+        batch = LeftOutBatch(step=self.step + 1, loss=loss if math.isfinite(loss) else None, rows=tuple(rows))
+        left_out = (*self.left_out, batch)
+        return replace(self, step=self.step + 1, seconds=self.seconds + seconds, left_out=left_out)
+
+    def remaining(self, rows: Sequence[int]) -> list[int]:
+        """Those of `rows` that were not left out."""
+        gone = {i for batch in self.left_out for i in batch.rows}
+        return [i for i in rows if i not in gone]
 
     def after(self, loss: float, metric: float | None, higher_is_better: bool) -> Position:
         """With a validation's outcome: better by the metric, ties by the loss; by the loss where there is no metric."""
+        total, n = self.since
+        judgment = Judgment(step=self.step, training_loss=total / n if n else None, validation_loss=loss)
+        self = replace(self, judgments=(*self.judgments, judgment), since=(0.0, 0))
         if self.best_step == 0 or self.best_loss is None:
             gained = True
         elif metric is None or self.best is None or metric == self.best:
@@ -59,17 +105,35 @@ def save(
     parameters: Mapping[str, nn.Parameter],
     optimizer: AnyOptimizer,
     more: Mapping[str, Tensor] | None = None,
+    kept: int = 0,
 ) -> None:
-    """`more`: further tensors of the recipe by name, which `resume_more` gives back."""
+    """`more`: further tensors of the recipe by name, which `resume_more` gives back. `kept`: of how many last
+    validations the weights stay on disk."""
     tensors = {f"weight.{n}": p.detach() for n, p in parameters.items()}
     remembered, values = memory(optimizer, parameters)
     tensors |= {f"memory.{n}": t for n, t in remembered.items()}
     tensors |= {f"more.{n}": t for n, t in (more or {}).items()}
     tensors["rng"] = torch.get_rng_state()
     _write(folder / FILE, tensors, {"position": json.dumps(asdict(position)), "memory": values})
-    for old in folder.glob("best-*.safetensors"):
-        if old.name != f"best-{position.best_step}.safetensors":
+    wanted = {f"best-{position.best_step}.safetensors"}
+    wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[len(position.judgments) - kept :]}
+    for old in (*folder.glob("best-*.safetensors"), *folder.glob("kept-*.safetensors")):
+        if old.name not in wanted:
             old.unlink()
+
+
+def keep(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """The weights of a validation, for `mean_of_kept`. Call before the `save` whose position judges it."""
+    _write(folder / f"kept-{step}.safetensors", {n: p.detach() for n, p in parameters.items()}, {})
+
+
+def mean_of_kept(folder: Path, steps: Sequence[int]) -> dict[str, Tensor]:
+    """The mean of kept weights, summed in float64."""
+    total: dict[str, Tensor] = {}
+    for step in steps:
+        for name, tensor in _read(folder / f"kept-{step}.safetensors").items():
+            total[name] = total[name] + tensor.double() if name in total else tensor.double()
+    return {n: (t / len(steps)).float() for n, t in total.items()}
 
 
 def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:

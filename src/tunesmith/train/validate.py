@@ -19,13 +19,43 @@ from tunesmith.train.batches import read_rows, render_rows, shuffled, split
 from tunesmith.train.forward import Forward
 from tunesmith.train.likeliest import likeliest_labels
 from tunesmith.train.stages import SftSpec
+from tunesmith.train.state import Judgment
 
+RISE = 0.05  # of the validation loss above its lowest, from which on it is called overfitting
 ORDER = -1  # the "epoch" whose order chooses validation rows; training uses 0, 1, ...
 
 
 def validation_steps(steps: int, times: int) -> set[int]:
     """After which steps to validate: `times` evenly spaced, the last step always."""
     return {max(1, round(steps * i / times)) for i in range(1, times + 1)}
+
+
+def validate_after(spec: SftSpec, steps: int) -> set[int]:
+    """After which of `steps` optimizer steps to validate; the last one always."""
+    if spec.validate_every_steps is not None:
+        every = float(spec.validate_every_steps)
+    elif spec.validate_every_epochs is not None:
+        every = max(1.0, steps * spec.validate_every_epochs / spec.epochs)
+    else:
+        return validation_steps(steps, spec.validate_times)
+    return {round(every * i) for i in range(1, int(steps / every) + 1)} & set(range(1, steps + 1)) | {steps}
+
+
+def overfitting(judgments: Sequence[Judgment]) -> str:
+    """A plain sentence where the validation loss rose after its lowest while the training loss went on falling;
+    "" where it did not. A rise of less than a twentieth says nothing."""
+    if len(judgments) < 2:
+        return ""
+    best, last = min(judgments, key=lambda j: j.validation_loss), judgments[-1]
+    before, after = best.training_loss, last.training_loss
+    rose = last.validation_loss > best.validation_loss * (1 + RISE)
+    if not rose or before is None or after is None or after >= before:
+        return ""
+    return (
+        f"Overfitting: from step {best.step} to step {last.step} the training loss fell from {before:.3g} to {after:.3g}"
+        f" while the validation loss rose from {best.validation_loss:.3g} to {last.validation_loss:.3g}:"
+        " the model was learning its training rows by heart."
+    )
 
 
 def chosen_rows(rows: Sequence[Row], limit: int, seed: int) -> list[Row]:
@@ -45,13 +75,13 @@ class Validation:
                 where="validation.jsonl",
                 fix="--set data.split.validation=0.1",
             )
-        self._documents = render_rows(self._rows, renderer, spec.max_tokens)
+        self.documents = render_rows(self._rows, renderer, spec.max_tokens)
         self._labels: list[str] = read_json(dataset / "dataset.json")["labels"]
         self.higher_is_better = not spec.metric or METRICS[spec.metric].higher_is_better
 
-    def run(self, model: Any, forward: Forward, *, max_tokens: int) -> dict[str, float]:
+    def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:
         """{"validation_loss": nats a token, <metric>: value}; `max_tokens` bounds one forward pass."""
-        outcome = {"validation_loss": mean_nll(forward, self._documents, max_tokens=max_tokens)}
+        outcome = {"validation_loss": mean_nll(forward, self.documents, max_tokens=max_tokens)}
         if metric := self._spec.metric:
             answers = self._chosen(forward, max_tokens) if self._labels else self._written(model, max_tokens)
             outcome[metric] = score(metric, [r.target for r in self._rows], answers, labels=self._labels)

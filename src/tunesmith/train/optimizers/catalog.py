@@ -80,6 +80,14 @@ def make(
     raise InputError(Problem(where="train.optimizer", what=f"{name!r} is no optimizer that is known here"))
 
 
+def hidden_weights(model: Any) -> Callable[[str], bool]:
+    """Which names are hidden matrices: every weight of a linear layer but those of embeddings and output head."""
+    outer = {id(m.weight) for m in (model.get_input_embeddings(), model.get_output_embeddings()) if m is not None}
+    named = dict(model.named_parameters())
+    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    return lambda name: name in named and id(named[name]) not in outer | embeddings
+
+
 def _adafactor(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     """transformers' Adafactor at the rate it is given.
 
@@ -196,9 +204,7 @@ def _parts(optimizer: AnyOptimizer) -> Sequence[torch.optim.Optimizer]:
     return optimizer.parts if isinstance(optimizer, Optimizer) else (optimizer,)
 
 
-def _states(
-    optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]
-) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _states(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for part in _parts(optimizer):
         for name, p in parameters.items():
             if p in part.state:

@@ -7,24 +7,33 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 from tunesmith.core.canonical import content_id
-from tunesmith.core.stage import Workspace
+from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.flat_layout import Document, shared_prefix
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
+from tunesmith.train.averages import Average
 from tunesmith.train.batches import Schedule, read_rows, render_rows, split
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.forward import Forward, choose_forward
+from tunesmith.train.guard import WINDOW, is_spike
+from tunesmith.train.memory import within_memory
+from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec
-from tunesmith.train.validate import Validation, validation_steps
+from tunesmith.train.validate import Validation, overfitting, validate_after
+
+T = TypeVar("T")
 
 
 def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
@@ -32,55 +41,92 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         torch.set_num_threads(work.exec.threads)
     renderer = Renderer.load(inputs.base, system=spec.system)
     rows = read_rows(inputs.dataset / "train.jsonl")
+    places = [f"{row.file}:{row.line}" for row in rows]
     documents = render_rows(rows, renderer, spec.max_tokens)
     schedule = Schedule(rows, epochs=spec.epochs, global_batch=spec.global_batch, seed=spec.seed)
     steps = schedule.steps
-    validate_after = validation_steps(steps, spec.validate_times)
+    validations = validate_after(spec, steps)
 
     work.progress(0, steps, "load")
-    full = spec.method.kind == "full"
-    model = methods.wrap(load_base(inputs.base, dtype="fp32" if full else spec.precision), spec.method, seed=spec.seed)
-    parameters = methods.trainable_parameters(model)
-    optimizer = optim.adamw(parameters, weight_decay=spec.weight_decay)
-    forward = choose_forward(model, documents, spec.precision, full=full, seed=spec.seed)
+    model, parameters, optimizer, forward = prepared(spec, inputs.base, documents, work.exec)
+    average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last)
     validation = Validation(spec, inputs.dataset, renderer)
 
     at = state.resume(work.state, content_id(spec), parameters, optimizer)
+    average.restore(state.resume_more(work.state))
     work.keep_log_until(lambda line: line["step"] <= at.step)
     saved_at = time.monotonic()
     while at.step < steps and not (spec.patience and at.waited >= spec.patience):
         started = time.perf_counter()
-        chosen = schedule.batch(at.step)
+        chosen = at.remaining(schedule.batch(at.step))
         batch = [documents[i] for i in chosen]
-        loss = accumulate(forward, batch, at.step, work.exec.micro_batch_tokens)
+        loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
         norm = optim.clip(parameters.values(), spec.max_grad_norm)
-        optim.refuse_non_finite(at.step, loss, norm, [f"{rows[i].file}:{rows[i].line}" for i in chosen])
-        lr = optim.rate(at.step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule)
-        optim.apply(optimizer, lr=lr)
-
-        tokens = sum(len(d.ids) for d in batch)
-        seconds = at.seconds + time.perf_counter() - started
-        at = replace(at, step=at.step + 1, tokens=at.tokens + tokens, seconds=seconds)
-        if at.step % work.exec.log_every == 0 or at.step == steps:
-            work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
-        work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / seconds, best=at.best)
-        if at.step in validate_after:
+        if is_spike(at, loss, norm, [places[i] for i in chosen], on_spike=spec.on_spike, spike_z=spec.spike_z):
+            optimizer.zero_grad(set_to_none=True)
+            at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
+            work.log(step=at.step, left_out=[places[i] for i in chosen], spike=at.left_out[-1].loss)
+        else:
+            lr = rate_at(spec, at.step, steps)
+            optim.apply(optimizer, lr=lr)
+            tokens = sum(len(d.ids) for d in batch)
+            at = at.trained(loss, tokens=tokens, seconds=time.perf_counter() - started, window=WINDOW)
+            average.update(at.step)
+            if at.step % work.exec.log_every == 0 or at.step == steps:
+                work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
+        work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / at.seconds, best=at.best)
+        if at.step in validations:
             work.progress(at.step, steps, "validate", loss=loss, best=at.best)
-            outcome = validation.run(model, forward, max_tokens=work.exec.micro_batch_tokens)
+            with average.judged((*(j.step for j in at.judgments), at.step)):
+                outcome, at = fitted(
+                    work, at, validation.documents, parameters, optimizer, partial(validation.run, model, forward)
+                )
+                at = at.after(outcome["validation_loss"], outcome.get(spec.metric), validation.higher_is_better)
+                if at.best_step == at.step:
+                    state.save_best(work.state, at.step, parameters)
             work.log(step=at.step, **outcome)
-            at = at.after(outcome["validation_loss"], outcome.get(spec.metric), validation.higher_is_better)
-            if at.best_step == at.step:
-                state.save_best(work.state, at.step, parameters)
-        if at.step in validate_after or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
-            state.save(work.state, at, parameters, optimizer)
+        if at.step in validations or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
+            state.save(work.state, at, parameters, optimizer, average.tensors(), average.last)
             saved_at = time.monotonic()
             work.stop_if_asked()
 
     state.load_best(work.state, at.best_step, parameters)
     work.summarize(**_summary(spec, at, forward, trained_weights=sum(p.numel() for p in parameters.values())))
     folder = work.scratch / "checkpoint"
-    write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps)
+    write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, places)
     return SftOutputs(checkpoint=folder)
+
+
+def prepared(
+    spec: SftSpec, base: Path, documents: Sequence[Document], exec: Exec
+) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
+    """(model, trained weights, optimizer, forward) at their start."""
+    full = spec.method.kind == "full"
+    model = methods.wrap(load_base(base, dtype="fp32" if full else spec.precision), spec.method, seed=spec.seed)
+    parameters = methods.trainable_parameters(model)
+    optimizer = make(
+        spec.optimizer,
+        parameters,
+        weight_decay=spec.weight_decay,
+        lr_ratios=spec.lr_ratios,
+        hidden=hidden_weights(model),
+    )
+    forward = choose_forward(
+        model,
+        documents,
+        spec.precision,
+        full=full,
+        seed=spec.seed,
+        smoothing=spec.label_smoothing,
+        neftune_alpha=spec.neftune_alpha,
+        twice=exec.gradient_checkpointing,
+    )
+    return model, parameters, optimizer, forward
+
+
+def rate_at(spec: SftSpec, step: int, steps: int) -> float:
+    """Learning rate of 0-based `step`."""
+    return optim.rate(step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay)
 
 
 def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int) -> float:
@@ -89,6 +135,8 @@ def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_bat
     Each micro-batch's sum is divided by the whole batch's tokens: averaging averages would give a short
     answer the weight of a long one.
     """
+    if not batch:  # all its rows were left out
+        return 0.0
     supervised = sum(d.supervised for d in batch)  # tokens, by the rows' weights
     shared = shared_prefix(batch) if forward.shares_prefix else 0
     loss = 0.0
@@ -99,8 +147,36 @@ def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_bat
     return loss
 
 
+def fitted(
+    work: Workspace,
+    at: state.Position,
+    documents: Sequence[Document],
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: Optimizer,
+    run: Callable[[int], T],
+) -> tuple[T, state.Position]:
+    """What `run` gives at the largest micro-batch that memory holds, and the position that remembers that size."""
+    tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+    longest = max((len(d.ids) for d in documents), default=0)
+    found, fitting = within_memory(
+        run, micro_batch_tokens=tokens, longest=longest, parameters=parameters, optimizer=optimizer
+    )
+    if fitting < tokens:
+        at = replace(at, micro_batch_tokens=fitting)
+        work.progress(at.step, at.step, "out of memory: smaller micro-batches", micro_batch_tokens=fitting)
+    return found, at
+
+
 def _summary(spec: SftSpec, at: state.Position, forward: Forward, *, trained_weights: int) -> dict[str, Any]:
+    notes = [overfitting(at.judgments)]
+    if at.micro_batch_tokens:
+        notes.append(f"Memory ran out: micro-batches were cut to {at.micro_batch_tokens} tokens, and training went on.")
+    if at.left_out:
+        count = sum(len(b.rows) for b in at.left_out)
+        notes.append(f"{count} rows in {len(at.left_out)} batches were left out: their loss was far above the others'.")
     return {
+        "notes": [n for n in notes if n],
+        "optimizer": spec.optimizer,
         "steps": at.step,
         "tokens": at.tokens,
         "tokens_per_s": round(at.tokens / at.seconds, 1) if at.seconds else 0.0,

@@ -1,0 +1,62 @@
+"""Out of memory: the batch is tried again in smaller micro-batches, from the weights it began with.
+
+Only a device that says so can be caught. On a CPU the system kills the process instead, without a word; the
+next run goes on from the last saved state.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.train.optimizers.catalog import AnyOptimizer, memory
+
+T = TypeVar("T")
+
+
+def within_memory(
+    run: Callable[[int], T],
+    *,
+    micro_batch_tokens: int,
+    longest: int,
+    parameters: Mapping[str, nn.Parameter],
+    optimizer: AnyOptimizer,
+) -> tuple[T, int]:
+    """run(micro_batch_tokens), halving the argument each time memory does not suffice; what it gave and the
+    argument that fitted. Gradients made so far are dropped before each new try. `longest`: tokens of the longest
+    document, which cannot be split: TunesmithError, by part, once it is alone in its micro-batch."""
+    while True:
+        try:
+            return run(micro_batch_tokens), micro_batch_tokens
+        except torch.OutOfMemoryError as e:
+            said = str(e).split("\n")[0][:200]
+        # the traceback, and with it every activation, is gone here
+        for p in parameters.values():
+            p.grad = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if micro_batch_tokens <= longest:
+            raise _explained(longest, said, parameters, optimizer)
+        micro_batch_tokens = max(1, micro_batch_tokens // 2)
+
+
+def _explained(
+    longest: int, said: str, parameters: Mapping[str, nn.Parameter], optimizer: AnyOptimizer
+) -> TunesmithError:
+    trained = sum(p.numel() * p.element_size() for p in parameters.values())
+    tensors, _ = memory(optimizer, parameters)
+    remembered = sum(t.numel() * t.element_size() for t in tensors.values())
+    parts = f"trained weights {_mib(trained)}, gradients {_mib(trained)}, optimizer {_mib(remembered)}"
+    what = f"one example of {longest} tokens does not fit beside {parts} and the frozen weights ({said})"
+    fix = "--set exec.gradient_checkpointing=true, or a smaller train.max_tokens with data.over_long=leave_out"
+    return TunesmithError(Problem(where="memory", what=what, fix=fix))
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.0f} MiB"
