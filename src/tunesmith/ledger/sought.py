@@ -20,17 +20,22 @@ GONE = "[forgotten]"
 LONG = 24  # characters; a shorter text of a row is sought only as a whole string, never inside another
 _INVISIBLE = re.compile("[\u00ad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]")
 _WORD = re.compile(r"[^\W_]+")
-_HEX = re.compile(rb"[0-9a-f]{64}")
+_ID = re.compile(rb'"([0-9a-f]{64})"')  # only as a whole string: see redact.replaced
+FEW = 8  # ids that are sooner looked for one by one
 _LINE = re.compile(rb'"line": ?(\d+)')
 
 
 def folded(text: str) -> str:
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
-        text = unicodedata.normalize("NFKC", text.casefold())
+        text = _compatible(_compatible(_INVISIBLE.sub("", text)).casefold())
     else:
         text = text.lower()
     return " ".join(text.split())
+
+
+def _compatible(text: str) -> str:
+    # to ask first is much cheaper than to do it in vain
+    return text if unicodedata.is_normalized("NFKC", text) else unicodedata.normalize("NFKC", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +120,14 @@ class Filter:
         self._words = {_longest_word(t) for t in (*(p.text for p in sought.phrases), *sought.wholes)}
         self._cut = bool(sought.cut)
         self._plain = tuple(w.encode() for w in self._words if w.isascii())
-        self._short = tuple(id.encode() for id in sought.ids if len(id) != 64)
-        self._whole = {id.encode() for id in sought.ids if len(id) == 64}
+        ids = [id.encode() for id in sorted(sought.ids)]
+        self._few = tuple(id for id in ids if len(ids) <= FEW or len(id) != 64)
+        self._many = set(ids) - set(self._few)
 
     def may_hold(self, raw: bytes) -> bool:
-        if self._whole and any(m in self._whole for m in _HEX.findall(raw)):
+        if self._many and any(id in self._many for id in _ID.findall(raw)):
             return True
-        if any(id in raw for id in self._short):
+        if any(id in raw for id in self._few):
             return True
         if self._lines and any(int(n) in self._lines for n in _LINE.findall(raw)):
             return True
