@@ -1,0 +1,283 @@
+"""Domain adaptation: continued pre-training on texts, every token of them predicted.
+
+Texts are packed with their borders respected: each has its own attention and positions, as if it were alone. The
+flat forward lays them one after another; other architectures take one text a row. Read the loop in `domain` first;
+windows are made in model/windows.py, what is forgotten is scored in train/forgetting.py.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from tunesmith.core.canonical import content_id, read_json
+from tunesmith.core.errors import DataError, InputError, Problem
+from tunesmith.core.nouns import Row
+from tunesmith.core.stage import Workspace
+from tunesmith.model.flat_layout import Document
+from tunesmith.model.load import load_base
+from tunesmith.model.methods import catalog as methods
+from tunesmith.model.windows import refuse_beyond_context, text_windows
+from tunesmith.text.render import Renderer
+from tunesmith.train import optim, state
+from tunesmith.train.batches import read_rows, split
+from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
+from tunesmith.train.forgetting import Budget, Forgetting, Probes, nll_sum, probe_documents
+from tunesmith.train.forward import Forward, choose_forward
+from tunesmith.train.packing import TokenSchedule
+from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, source_of
+from tunesmith.train.validate import chosen_rows, validation_steps
+
+
+def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOutputs:
+    if work.exec.threads:
+        torch.set_num_threads(work.exec.threads)
+    refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
+    renderer = Renderer.load(inputs.base, system="")
+    texts = Texts(spec, inputs, renderer)
+    mixture = Mixture(texts.items, shares=dict(spec.mixture), seed=spec.seed)
+    budget = spec.global_batch * spec.max_tokens
+    schedule = TokenSchedule(mixture.epoch, texts.sizes, epochs=spec.epochs, budget=budget)
+    steps = schedule.steps
+    validate_after = validation_steps(steps, spec.validate_times)
+    validation = Validation(spec, inputs.dataset, renderer)
+    forgetting = watch(spec, inputs, renderer, texts, work)
+
+    work.progress(0, steps, "load")
+    full = spec.method.kind == "full"
+    model = methods.wrap(load_base(inputs.base, dtype="fp32" if full else spec.precision), spec.method, seed=spec.seed)
+    parameters = methods.trainable_parameters(model)
+    optimizer = optim.adamw(parameters, weight_decay=spec.weight_decay)
+    forward = choose_forward(model, texts.documents, spec.precision, full=full, seed=spec.seed)
+
+    def validate(at: state.Position) -> state.Position:
+        """Score, log, and keep the weights if they are the best that forget no more than allowed."""
+        work.progress(at.step, steps, "validate", best=at.best)
+        outcome: dict[str, Any] = validation.run(forward, max_tokens=work.exec.micro_batch_tokens)
+        if forgetting is not None:
+            outcome |= forgetting.read(at.step, forward, max_tokens=work.exec.micro_batch_tokens)
+        work.log(step=at.step, **outcome)
+        at = after(at, outcome, spec.metric, allowed=forgetting is None or forgetting.within(at.step))
+        if at.best_step == at.step:
+            state.save_best(work.state, at.step, parameters)
+        return at
+
+    at = state.resume(work.state, content_id(spec), parameters, optimizer)
+    begun = at.best is not None  # step 0, the untrained model, is the first candidate
+    work.keep_log_until(lambda line: begun and line["step"] <= at.step)
+    if forgetting is not None:
+        forgetting.resume(at.step if begun else -1)
+    if not begun:
+        at = validate(at)
+        state.save(work.state, at, parameters, optimizer)
+    saved_at = time.monotonic()
+    while at.step < steps and not ends_early(spec, at, forgetting):
+        started = time.perf_counter()
+        chosen = schedule.batch(at.step) + texts.replayed(spec, forgetting, schedule.tokens, at.step)
+        batch = [texts.documents[i] for i in chosen]
+        loss = accumulate(forward, batch, at.step, work.exec.micro_batch_tokens)
+        norm = optim.clip(parameters.values(), spec.max_grad_norm)
+        optim.refuse_non_finite(at.step, loss, norm, [texts.where(i) for i in chosen])
+        lr = optim.rate(at.step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule)
+        optim.apply(optimizer, lr=lr)
+
+        tokens = sum(len(d.ids) for d in batch)
+        seconds = at.seconds + time.perf_counter() - started
+        at = replace(at, step=at.step + 1, tokens=at.tokens + tokens, seconds=seconds)
+        if at.step % work.exec.log_every == 0 or at.step == steps:
+            work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
+        work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / seconds, best=at.best)
+        if at.step in validate_after:
+            at = validate(at)
+        if at.step in validate_after or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
+            state.save(work.state, at, parameters, optimizer)
+            saved_at = time.monotonic()
+            work.stop_if_asked()
+
+    state.load_best(work.state, at.best_step, parameters)
+    trained_weights = sum(p.numel() for p in parameters.values())
+    work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights))
+    folder = work.scratch / "checkpoint"
+    write_checkpoint(folder, cast(Any, spec), inputs.base, model, renderer, at, steps)  # method, base, metric
+    return DomainOutputs(checkpoint=folder)
+
+
+def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int) -> float:
+    """Gradients of the batch's mean loss per predicted token, added up over micro-batches; returns the loss."""
+    supervised = sum(d.supervised for d in batch)
+    loss = 0.0
+    for micro in split(batch, micro_batch_tokens):
+        share = forward.nll_sum(micro, step=step) / supervised
+        share.backward()
+        loss += share.item()
+    return loss
+
+
+def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
+    """With a validation's outcome. The best is the lowest `metric` among those within the budget for forgetting;
+    step 0 is one of them, so what is kept is never worse than the base."""
+    if allowed and (at.best is None or outcome[metric] < at.best):
+        loss = outcome["validation_loss"]
+        return replace(at, best_step=at.step, best=outcome[metric], best_loss=loss, waited=0)
+    return replace(at, waited=at.waited + 1)
+
+
+def ends_early(spec: DomainSpec, at: state.Position, forgetting: Forgetting | None) -> str:
+    """Why no further step is taken; "" while one is."""
+    if forgetting is not None and forgetting.stops:
+        return "the budget for forgetting was exceeded"
+    if spec.patience and at.waited >= spec.patience:
+        return f"{at.waited} validations without gain"
+    return ""
+
+
+class Texts:
+    """Every window that training may take: of the domain's texts, and behind them of the general rows for replay."""
+
+    def __init__(self, spec: DomainSpec, inputs: DomainInputs, renderer: Renderer):
+        kind = read_json(inputs.dataset / "dataset.json")["kind"]
+        if kind != "domain":
+            raise InputError(
+                Problem(
+                    where="task.kind",
+                    what=f"the data set was prepared for a {kind} task, and domain adaptation takes texts",
+                    fix="task.kind: domain, or train.recipe: sft",
+                )
+            )
+        rows, names = read_rows(inputs.dataset / "train.jsonl"), [name for name, _ in spec.mixture]
+        self.documents: list[Document] = []
+        self.items: list[Item] = []  # of what the epochs take
+        self._rows: list[Row] = []  # of each window
+        self._add(rows, renderer, spec.max_tokens, lambda row: source_of(row.file, names))
+        mixed = REPLAY in names
+        self._first_general = len(self.documents)
+        general = [] if inputs.general is None else read_rows(inputs.general / "train.jsonl")
+        self._add(general, renderer, spec.max_tokens, lambda row: REPLAY)
+        replay = range(self._first_general, len(self.documents))
+        self._stream = Stream(self.items, replay, spec.seed)
+        if not mixed:  # replayed, if ever, on top of the epochs
+            self.items = self.items[: self._first_general]
+        self.sizes = [len(d.ids) for d in self.documents]
+
+    def _add(self, rows: Sequence[Row], renderer: Renderer, max_tokens: int, source: Any) -> None:
+        plain = [r for r in rows if not r.messages]
+        windows = text_windows(
+            renderer.tokenizer,
+            [r.target for r in plain],
+            size=max_tokens,
+            keys=[r.id for r in plain],
+            weights=[r.weight for r in plain],
+            end=True,
+        )
+        found = [(row, w) for row, of_text in zip(plain, windows, strict=True) for w in of_text if any(w.trained)]
+        asked = [r for r in rows if r.messages]
+        for row in asked:
+            found += [(row, d) for d in probe_documents([row], renderer, max_tokens)]
+        for row, document in found:
+            self._rows.append(row)
+            self.documents.append(document)
+            size = len(document.ids)
+            self.items.append(Item(key=document.key, file=row.file, line=row.line, source=source(row), size=size))
+
+    @property
+    def has_general(self) -> bool:
+        return self._first_general < len(self.documents)
+
+    def where(self, window: int) -> str:
+        return f"{self._rows[window].file}:{self._rows[window].line}"
+
+    def replayed(
+        self, spec: DomainSpec, forgetting: Forgetting | None, step_tokens: Sequence[int], step: int
+    ) -> list[int]:
+        """Windows of general data that step `step` takes on top of its own: `replay_share` of all its tokens."""
+        first = forgetting.replay_from if forgetting is not None else None
+        if first is None or step < first:
+            return []
+        more = spec.replay_share / (1 - spec.replay_share)
+        before = sum(step_tokens[first:step])
+        return [i for i, _ in self._stream.take(more * before, more * (before + step_tokens[step]))]
+
+
+class Validation:
+    """Texts of the domain that were held out, in windows: what every validation of a training scores."""
+
+    def __init__(self, spec: DomainSpec, dataset: Path, renderer: Renderer):
+        rows = chosen_rows(read_rows(dataset / "validation.jsonl"), spec.validation_rows, spec.seed)
+        self._documents = probe_documents(rows, renderer, spec.max_tokens)
+        if not self._documents:
+            raise DataError(
+                "no validation texts, so the best checkpoint could not be chosen",
+                where="validation.jsonl",
+                fix="--set data.split.validation=0.1",
+            )
+        self._bytes = sum(len(r.target.encode()) for r in rows)
+        self._tokens = sum(d.supervised for d in self._documents)
+
+    def run(self, forward: Forward, *, max_tokens: int) -> dict[str, float]:
+        """{"validation_loss": nats a token, "bits_per_byte", "perplexity"}, as evaluation would measure them."""
+        nats = nll_sum(forward, self._documents, max_tokens=max_tokens)
+        loss = nats / self._tokens
+        return {
+            "validation_loss": loss,
+            "bits_per_byte": nats / math.log(2) / self._bytes,
+            "perplexity": math.exp(min(loss, 700.0)),
+        }
+
+
+def watch(
+    spec: DomainSpec, inputs: DomainInputs, renderer: Renderer, texts: Texts, work: Workspace
+) -> Forgetting | None:
+    """What scores the general data. Raises InputError for a budget that nothing could be held against."""
+    problems = []
+    if spec.max_loss_rise is not None and inputs.general is None:
+        what = "a budget for forgetting needs general data to score"
+        problems.append(Problem(where="train.max_loss_rise", what=what, fix="name files: train.general"))
+    elif spec.max_loss_rise is not None and spec.past_budget == "replay" and not texts.has_general:
+        what = "replay needs training rows of general data, and there are none"
+        problems.append(Problem(where="train.past_budget", what=what, fix="give train.general more rows"))
+    if problems:
+        raise InputError(problems)
+    if inputs.general is None:
+        return None
+    probes = Probes(inputs.general, renderer, max_tokens=spec.max_tokens, rows=spec.validation_rows, seed=spec.seed)
+    budget = Budget(max_loss_rise=spec.max_loss_rise, past=spec.past_budget, replay_share=spec.replay_share)
+    return Forgetting(probes, budget, work.state)
+
+
+def summary(
+    spec: DomainSpec,
+    at: state.Position,
+    forward: Forward,
+    mixture: Mixture,
+    forgetting: Forgetting | None,
+    steps: int,
+    trained_weights: int,
+) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "steps": at.step,
+        "steps_planned": steps,
+        "stopped_early": ends_early(spec, at, forgetting) if at.step < steps else "",
+        "tokens": at.tokens,
+        "tokens_per_s": round(at.tokens / at.seconds, 1) if at.seconds else 0.0,
+        "seconds": round(at.seconds, 3),
+        "best_step": at.best_step,
+        "best": at.best,
+        "validation_loss": at.best_loss,
+        "path": f"{forward.path}: {forward.why}" if forward.why else forward.path,
+        "precision": spec.precision,
+        "trained_weights": trained_weights,
+        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+    }
+    if spec.mixture:
+        found["mixture"] = mixture.facts()
+    if forgetting is not None:
+        found["forgetting"] = forgetting.facts(at.best_step)
+    return found
