@@ -1,7 +1,7 @@
 """Out of memory: the batch is tried again in smaller micro-batches, from the weights it began with.
 
-Only a device that says so can be caught. On a CPU the system kills the process instead, without a word; the
-next run goes on from the last saved state.
+Only a device that says so can be caught, or a CPU under a limit of the process (ulimit -v). Otherwise the system
+kills the process without a word, and the next run goes on from the last saved state.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tunesmith.core.errors import Problem, TunesmithError
 from tunesmith.train.optimizers.catalog import AnyOptimizer, memory
 
 T = TypeVar("T")
+CPU_SAYS = "can't allocate memory"  # torch's plain RuntimeError where the process has a limit of its own
 
 
 def within_memory(
@@ -33,7 +34,9 @@ def within_memory(
     while True:
         try:
             return run(micro_batch_tokens), micro_batch_tokens
-        except torch.OutOfMemoryError as e:
+        except RuntimeError as e:
+            if not isinstance(e, torch.OutOfMemoryError) and CPU_SAYS not in str(e):
+                raise
             said = str(e).split("\n")[0][:200]
         # the traceback, and with it every activation, is gone here
         for p in parameters.values():

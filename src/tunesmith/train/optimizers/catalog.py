@@ -10,7 +10,7 @@ import difflib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class Optimizer:
             part.zero_grad(set_to_none=set_to_none)
 
 
-AnyOptimizer = Optimizer | torch.optim.Optimizer
+AnyOptimizer: TypeAlias = Optimizer | torch.optim.Optimizer
 
 
 def make(
