@@ -224,7 +224,7 @@ def test_unknown_method_in_a_checkpoint_is_one_message(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": ()}, {"kind": "qlora"}], ids=str
+    "change", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": ()}, {"kind": "magic"}], ids=str
 )
 def test_impossible_specs_cannot_be_said(change: dict[str, object]) -> None:
     values = {"kind": "lora", "rank": 4, "alpha": 8.0, "dropout": 0.0, "targets": "all-linear"}

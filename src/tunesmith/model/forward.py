@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from tunesmith.model.methods.prompts import answering
+
 LOGITS = 1 << 27  # logits held at once, at most; callers size their batches by it
 ROOM = 32  # columns of a cache added at a time, so that a step copies only its own
 
@@ -23,7 +25,7 @@ class Network:
     """A transformers or PEFT model for inference. Its mode, its gradients and the random state stay as found."""
 
     def __init__(self, model: Any) -> None:
-        inner = model.get_base_model() if hasattr(model, "peft_config") else model
+        inner = answering(model)
         names = inspect.signature(inner.forward).parameters
         config = inner.config.get_text_config(decoder=True)
         self.inner = inner

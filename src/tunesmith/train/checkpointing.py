@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from tunesmith.core.errors import ModelError
+from tunesmith.model.methods.prompts import refuse_recomputing
 from tunesmith.train.dropout import Noise
 
 
@@ -24,6 +25,7 @@ def checkpoint_layers(model: Any, noise: Noise) -> None:
 
     Not transformers' own switch: it works in training mode alone, and that would turn the base's dropout on.
     """
+    refuse_recomputing(model)
     layers = _decoder_layers(model)
     if not layers:
         raise ModelError(

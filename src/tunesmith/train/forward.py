@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tunesmith.core.canonical import content_id
 from tunesmith.model import flat as fused
 from tunesmith.model.flat_layout import Document, pack
+from tunesmith.model.methods.prompts import refuse_long, virtual_columns
 from tunesmith.train import checkpointing, losses, neftune
 from tunesmith.train.dropout import Noise, key_dropout
 
@@ -54,6 +55,7 @@ def choose_forward(
     `full`: all weights are trained, in fp32, so bf16 means autocast. `smoothing` of labels, in training steps
     alone; `neftune_alpha`: of its noise; `twice`: layers are computed twice to save memory.
     """
+    refuse_long(model, max(len(d.ids) for d in documents))
     plain = PlainForward(
         model, precision=precision, autocast=full and precision == "bf16", seed=seed, smoothing=smoothing
     )
@@ -124,8 +126,10 @@ class PlainForward:
         mask is needed; the head runs on the supervised places only."""
         longest = max(len(d.ids) for d in documents)
         ids_BT = torch.tensor([list(d.ids) + [0] * (longest - len(d.ids)) for d in documents])
+        before = virtual_columns(self._model)
+        starts = (b * (before + longest) + before - 1 for b in range(len(documents)))
         rows_N = torch.tensor(
-            [b * longest + t - 1 for b, d in enumerate(documents) for t in range(1, len(d.ids)) if d.trained[t]]
+            [s + t for s, d in zip(starts, documents, strict=True) for t in range(1, len(d.ids)) if d.trained[t]]
         )
         with _head_at(self._head, rows_N), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             logits: Tensor = self._model(input_ids=ids_BT, use_cache=False).logits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,29 @@ from tunesmith.core.errors import ModelError
 from tunesmith.model.methods.spec import METHODS, MethodSpec, read_method
 
 
-def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> Any:
-    """The model with exactly the method's weights trainable. New weights depend on `seed` alone."""
+def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int, texts: Sequence[Sequence[int]] = ()) -> Any:
+    """The model with exactly the method's weights trainable. New weights depend on the base, on `seed` and, where
+    the start is taken from data (init: eva), on `texts`, the token ids of what will be trained on."""
+    if spec.init == "eva":
+        return _module(spec).wrap(model, spec, seed=seed, texts=texts)
     return _module(spec).wrap(model, spec, seed=seed)
 
 
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name → parameter, in name order: the order in which an optimizer gets them."""
     return {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}
+
+
+def parameter_groups(model: nn.Module, spec: MethodSpec) -> list[dict[str, Any]]:
+    """[{"names": [...], "lr_ratio": x}]: which trainable parameters learn at which multiple of the rate.
+
+    Every trainable parameter is in one group, names in order; one group of ratio 1 but for LoRA+.
+    """
+    names = list(trainable_parameters(model))
+    fast = [n for n in names if "lora_B" in n] if spec.b_lr_ratio != 1.0 else []
+    slow = [n for n in names if n not in set(fast)]
+    groups = [{"names": slow, "lr_ratio": 1.0}, {"names": fast, "lr_ratio": spec.b_lr_ratio}]
+    return [g for g in groups if g["names"]]
 
 
 def save(model: Any, spec: MethodSpec, folder: Path, *, base: str) -> None:
@@ -38,7 +54,8 @@ def load(model: PreTrainedModel, checkpoint: Path) -> Any:
 def merge(model: Any, spec: MethodSpec) -> PreTrainedModel:
     """One set of plain weights, in the dtype of the base; merge in fp32 and cast afterwards."""
     if not METHODS[spec.kind].mergeable:
-        raise ModelError(f"{spec.kind} cannot be merged into the base", fix="serve the adapter beside its base")
+        what = f"{spec.kind} cannot be merged into the base: it is no change of the base's weights"
+        raise ModelError(what, fix="serve the adapter beside its base")
     return _module(spec).merge(model)
 
 

@@ -1,4 +1,8 @@
-"""Full fine-tuning: every weight is trained, kept in fp32 so that small steps are not rounded away."""
+"""Full fine-tuning: weights are trained in place, kept in fp32 so that small steps are not rounded away.
+
+All of them, or those of the last layers, or those whose names fit a pattern; the checkpoint is a whole model
+in every case.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +11,21 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from transformers import PreTrainedModel
 
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import InputError, ModelError
 from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.model.methods.targets import fits, refuse_unmatched
 from tunesmith.model.safety import scan
 
 
 def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PreTrainedModel:
-    """`seed` is not used: no weight is new."""
+    """`seed` is not used: no weight is new. Raises InputError for layers or patterns that the model lacks."""
     model.float()
-    for parameter in model.parameters():
-        parameter.requires_grad_(True)
+    chosen = trained_names(model, spec.train_layers)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
     return model
 
 
@@ -51,6 +58,29 @@ def load(model: PreTrainedModel, spec: MethodSpec, checkpoint: Path) -> PreTrain
         for name, tensor in state.items():
             own[name].copy_(tensor)
     return model
+
+
+def trained_names(model: PreTrainedModel, layers: str | tuple[str, ...]) -> set[str]:
+    """Names of the parameters to train. "last:4" is the last four decoder layers and nothing else: the embeddings,
+    the final norm and the head stay."""
+    names = [n for n, _ in model.named_parameters()]
+    if layers == "all":
+        return set(names)
+    if isinstance(layers, str):
+        count = int(layers.removeprefix("last:"))
+        lists = {n: m for n, m in model.named_modules() if isinstance(m, nn.ModuleList)}
+        stack = max(lists, key=lambda n: len(lists[n]), default="")
+        size = len(lists[stack]) if lists else 0
+        if count > size:
+            raise InputError(
+                f"{layers} asks for {count} layers, and the model has {size}",
+                where="train.method.train_layers",
+                fix=f"last:1 to last:{size}, or all",
+            )
+        starts = tuple(f"{stack}.{i}." for i in range(size - count, size))
+        return {n for n in names if n.startswith(starts)}
+    refuse_unmatched("train_layers", layers, names)
+    return {n for n in names if any(fits(p, n) for p in layers)}
 
 
 def merge(model: PreTrainedModel) -> PreTrainedModel:

@@ -102,7 +102,8 @@ def prepared(
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
     full = spec.method.kind == "full"
-    model = methods.wrap(load_base(base, dtype="fp32" if full else spec.precision), spec.method, seed=spec.seed)
+    bare, texts = load_base(base, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
+    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
     parameters = methods.trainable_parameters(model)
     optimizer = make(
         spec.optimizer,
