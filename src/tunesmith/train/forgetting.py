@@ -13,6 +13,7 @@ hide behind a large one of texts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,21 +59,27 @@ class Probes:
             raise DataError(
                 "the general data has no validation rows to score", where="train.general", fix="give it more rows"
             )
-        self.documents = {
-            file: probe_documents(chosen_rows(found, rows, seed), renderer, max_tokens)
-            for file, found in sorted(by_file.items())
-        }
-        self.bytes = {
-            file: _text_bytes(chosen_rows(found, rows, seed)) for file, found in sorted(by_file.items())
-        }  # 0 where a file holds tasks
+        chosen = {file: chosen_rows(found, rows, seed) for file, found in sorted(by_file.items())}
+        self.documents = {file: probe_documents(found, renderer, max_tokens) for file, found in chosen.items()}
+        self.bytes = {file: _text_bytes(found) for file, found in chosen.items()}  # 0 where a file holds tasks
 
     def losses(self, forward: Forward, *, max_tokens: int) -> dict[str, float]:
         """Nats per trained token of each file, the mean over its rows' tokens."""
-        sums = self.sums(forward, max_tokens=max_tokens)
-        return {file: sums[file] / sum(d.supervised for d in found) for file, found in self.documents.items()}
+        return {
+            file: nll_sum(forward, found, max_tokens=max_tokens) / self._tokens(file)
+            for file, found in self.documents.items()
+        }
 
-    def sums(self, forward: Forward, *, max_tokens: int) -> dict[str, float]:
-        return {file: nll_sum(forward, found, max_tokens=max_tokens) for file, found in self.documents.items()}
+    def bits_per_byte(self, losses: Mapping[str, float]) -> float | None:
+        """Of the files of texts together; None where there are none."""
+        texts = [file for file, size in self.bytes.items() if size]
+        if not texts:
+            return None
+        nats = sum(losses[file] * self._tokens(file) for file in texts)
+        return nats / math.log(2) / sum(self.bytes[file] for file in texts)
+
+    def _tokens(self, file: str) -> float:
+        return sum(d.supervised for d in self.documents[file])
 
 
 def probe_documents(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> list[Document]:
@@ -126,7 +133,11 @@ class Forgetting:
         Returns what the metric log should say. Call before the training state of this step is saved."""
         self.readings[step] = self._probes.losses(forward, max_tokens=max_tokens)
         write_atomic(self._path, canonical_json({str(s): losses for s, losses in self.readings.items()}))
-        return {"general_loss": self.readings[step], "loss_rise": self.rise(step), "most_forgotten": self.worst(step)}
+        losses = self.readings[step]
+        found: dict[str, Any] = {"general_loss": sum(losses.values()) / len(losses)}  # the mean over the files
+        if (bits := self._probes.bits_per_byte(losses)) is not None:
+            found["general_bits_per_byte"] = bits
+        return {**found, "loss_rise": self.rise(step), "most_forgotten": self.worst(step)}
 
     def rise(self, step: int) -> float:
         """The largest relative rise of a probe's loss since step 0; negative where all fell."""
