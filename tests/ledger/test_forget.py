@@ -28,6 +28,7 @@ from tunesmith.ledger.forget import Forget, Forgotten, forget, tombstones
 from tunesmith.ledger.judgments import Judgments
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.ledger.locks import FileLock
+from tunesmith.ledger.traces import Traces
 
 PERSON = Forget(texts=(NAME,), why="asked for on 1 January")
 Fill = Callable[..., dict[str, str]]
@@ -448,3 +449,20 @@ def test_an_artifact_of_another_project_kind_is_searched_too(ledger: Ledger, tmp
     assert remains(ledger.state) == []
     assert doctor(ledger).findings == ()
     assert ledger.finished(run.key) is not None
+
+
+def test_nothing_stays_in_the_logs_of_databases_that_others_have_open(state: Path) -> None:
+    """A log is folded into its database only when the last connection closes; a server closes none for weeks."""
+    with Ledger.open(state) as ledger, Traces.open(state / "traces.db", store_content=True) as traces:
+        for n in range(20):
+            ledger.note("look", {"n": n, "about": f"{NAME} {n} " * 300})
+            traces.append(
+                id=f"t{n}", bundle="b", route="/v1", model="m", status=200, streaming=0, prompt_tokens=1,
+                answer_tokens=1, seconds=0.1, client="c", messages=[{"role": "user", "content": NAME}], answer=NAME * 300,
+            )  # fmt: skip
+        traces.flush()
+        assert {"ledger.db-wal", "traces.db-wal"} <= set(remains(state))
+        done = forget(ledger, PERSON)
+        assert (done.facts, done.traces) == (20, 20)
+        assert remains(state) == []
+        assert len(traces.rows()) == 20 and doctor(ledger).findings == ()

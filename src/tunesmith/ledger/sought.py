@@ -27,15 +27,11 @@ _LINE = re.compile(rb'"line": ?(\d+)')
 
 def folded(text: str) -> str:
     if not text.isascii():
-        text = _compatible(_compatible(_INVISIBLE.sub("", text)).casefold())
+        text = unicodedata.normalize("NFKC", _INVISIBLE.sub("", text))
+        text = unicodedata.normalize("NFKC", text.casefold())
     else:
         text = text.lower()
     return " ".join(text.split())
-
-
-def _compatible(text: str) -> str:
-    # to ask first is much cheaper than to do it in vain
-    return text if unicodedata.is_normalized("NFKC", text) else unicodedata.normalize("NFKC", text)
 
 
 @dataclass(frozen=True, slots=True)
