@@ -42,6 +42,8 @@ def refusal(model: Any, longest: int) -> str:
         return f"rotary embedding of type {rope['rope_type']}"
     trained = {id(p) for p in model.parameters() if p.requires_grad}
     for layer in inner.model.layers:
+        if hasattr(layer, "base_layer"):
+            return f"a layer is inside a {type(layer).__name__}"
         for linear in _linears(layer):
             if reason := _linear_refusal(linear):
                 return reason

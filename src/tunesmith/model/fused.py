@@ -42,6 +42,8 @@ def refusal(model: Any) -> str:
     if next(model.parameters()).device.type != "cpu":
         return "not on the CPU"
     for layer in model.model.layers:
+        if hasattr(layer, "base_layer"):
+            return f"a layer is inside a {type(layer).__name__}"
         a, m = layer.self_attn, layer.mlp
         for linear in (a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj, model.lm_head):
             if type(linear) is not nn.Linear:

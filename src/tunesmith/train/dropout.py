@@ -44,7 +44,8 @@ class KeyedDropout(nn.Module):  # type: ignore[misc]  # torch is untyped here
         if self._noise.step is None:
             return x_BTM
         keep_BTM = torch.zeros_like(x_BTM)
-        for row, document in zip(keep_BTM, self._noise.documents, strict=True):
+        rows = keep_BTM.view(len(self._noise.documents), -1, x_BTM.shape[-1])  # OPT flattens rows and tokens
+        for row, document in zip(rows, self._noise.documents, strict=True):
             n = len(document.ids)
             drawn = torch.rand(n, x_BTM.shape[-1], generator=generator(self._noise, document.key, self._name))
             row[:n] = drawn >= self.p
@@ -60,7 +61,8 @@ def generator(noise: Noise, key: str, name: str) -> torch.Generator:
 def key_dropout(model: Any, noise: Noise) -> None:
     """Put keyed dropout in place of the adapters' own."""
     for name, module in model.named_modules():
-        held: Any = getattr(module, "lora_dropout", {})
-        for adapter, dropout in held.items():
-            if getattr(dropout, "p", 0.0):
-                held[adapter] = KeyedDropout(dropout.p, name, noise)
+        for kind in ("lora_dropout", "bottleneck_dropout"):
+            held: Any = module._modules.get(kind, {})
+            for adapter, dropout in held.items():
+                if getattr(dropout, "p", 0.0):
+                    held[adapter] = KeyedDropout(dropout.p, name, noise)

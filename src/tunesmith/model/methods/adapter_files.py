@@ -39,7 +39,7 @@ def write(folder: Path, state: Mapping[str, Tensor], config: Any, *, base: str) 
     values = config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
     values["peft_type"] = str(getattr(values["peft_type"], "value", values["peft_type"]))
     for key in ("target_modules", "feedforward_modules"):
-        if values.get(key):
+        if values.get(key) and not isinstance(values[key], str):  # a pattern
             values[key] = sorted(values[key])
     body = json.dumps(values, indent=2, sort_keys=True, default=_plain)
     (folder / CONFIG).write_text(body + "\n", encoding="utf-8")

@@ -11,25 +11,21 @@ The layers are in bottleneck_layers.py, PEFT's part in bottleneck_peft.py.
 
 from __future__ import annotations
 
-import json
 import re
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from tunesmith.core.errors import InputError, ModelError, Problem
+from tunesmith.core.errors import InputError, Problem
+from tunesmith.model.methods import adapter_files
 from tunesmith.model.methods.bottleneck_layers import BottleneckLayer, refuse_merge
-from tunesmith.model.methods.bottleneck_peft import NAME, BottleneckConfig
+from tunesmith.model.methods.bottleneck_peft import BottleneckConfig
 from tunesmith.model.methods.spec import MethodSpec
-from tunesmith.model.safety import scan
 
 ATTENTION_OUT = ("o_proj", "out_proj", "c_proj", "dense", "attention_out")
 FEED_FORWARD_OUT = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out")
@@ -37,7 +33,6 @@ FEED_FORWARD_OUT = ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "w2", "fc_out
 FEED_FORWARD_NORM = ("pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "final_layer_norm", "ln_mlp")
 ONLY_NORM = ("input_layernorm", "ln_1")  # attention and feed-forward side by side: Phi, Falcon
 AFTER = ("post_feedforward_layernorm",)  # without a norm before: OLMo 2 normalises outputs
-IGNORED = {"base_model_name_or_path", "inference_mode", "peft_version", "auto_mapping", "revision", "task_type"}
 
 
 def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PeftModel:
@@ -53,33 +48,15 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PeftModel:
 
 
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
-    """adapter_model.safetensors and adapter_config.json in PEFT's layout."""
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
-    save_file(
-        {n: t.detach().cpu().contiguous() for n, t in sorted(state.items())},
-        folder / "adapter_model.safetensors",
-        metadata={"format": "pt"},
-    )
-    config = _plain(model.peft_config["default"]) | {"base_model_name_or_path": base, "inference_mode": True}
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    adapter_files.write(folder, state, model.peft_config["default"], base=base)
 
 
 def load(model: PreTrainedModel, spec: MethodSpec, checkpoint: Path) -> PeftModel:
-    """The base with a checkpoint's adapter on it. Strict: every tensor, no other; the configuration is our own."""
-    scan(checkpoint, follow_links=True, adapter=True)
-    config = config_for(model, spec)
-    _check_config(checkpoint / "adapter_config.json", config)
-    state = load_file(checkpoint / "adapter_model.safetensors")
-    peft_model = _attach(model, config)
+    """The base with a checkpoint's adapter on it. Its base_model_name_or_path is never followed."""
+    peft_model = _attach(model, config_for(model, spec))
     own = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-    wrong = sorted(set(own) ^ set(state)) or sorted(n for n in own if own[n].shape != state[n].shape)
-    if wrong:
-        raise ModelError(
-            f"{len(wrong)} tensors do not fit the base model, first {wrong[0]}",
-            where=str(checkpoint / "adapter_model.safetensors"),
-            fix="load it on the model it was trained on",
-        )
-    set_peft_model_state_dict(peft_model, state)
+    set_peft_model_state_dict(peft_model, adapter_files.read(checkpoint, own, peft_model.peft_config["default"]))
     return peft_model
 
 
@@ -170,29 +147,6 @@ def _attach(model: PreTrainedModel, config: BottleneckConfig) -> PeftModel:
     with quiet(), torch.random.fork_rng(devices=[]):
         peft_model = get_peft_model(model, config, autocast_adapter_dtype=True)  # adapters in fp32
     return peft_model.train(training)
-
-
-def _check_config(path: Path, ours: BottleneckConfig) -> None:
-    """Refuse an adapter_config.json that means another adapter than the one we would build."""
-    config: dict[str, Any] = json.loads(path.read_bytes())
-    want = _plain(ours)
-    known = {f.name for f in fields(BottleneckConfig)} | {"peft_type"}
-    problems = [
-        Problem(
-            where=f"{path}: {key}",
-            what=f"is {config.get(key)!r}, but checkpoint.json and the base model mean {want.get(key)!r}",
-            fix="load it on the model it was trained on",
-        )
-        for key in sorted((known | set(config)) - IGNORED)
-        if config.get(key) != want.get(key)
-    ]
-    if problems:
-        raise ModelError(problems)
-
-
-def _plain(config: BottleneckConfig) -> dict[str, Any]:
-    values = config.to_dict() | {"peft_type": NAME, "task_type": "CAUSAL_LM"}
-    return {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
 
 
 def _last(name: str) -> str:

@@ -61,6 +61,23 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]  # peft is untyped here
     tuner_layer_cls = BottleneckLayer
     target_module_mapping: ClassVar[dict[str, list[str]]] = {}  # methods/bottleneck.py finds the places in the model
 
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """PEFT passes over whatever lies within an adapter's wrapper. Ours may be round a whole layer, where a further
+        adapter has its places too, so such wrappers are taken off meanwhile: modules have the base's own names."""
+        places = [p for p in _wrappers(model) if any(True for _ in p[2].base_layer.children())]
+        self._aside = {id(wrapper.base_layer): wrapper for _, _, wrapper in places}
+        trained = [(p, p.requires_grad) for _, _, wrapper in places for p in wrapper.parameters()]
+        for parent, name, wrapper in places:
+            setattr(parent, name, wrapper.base_layer)
+        try:
+            super().inject_adapter(model, adapter_name, *args, **kwargs)
+        finally:
+            for parent, name, wrapper in places:
+                setattr(parent, name, wrapper)
+            self._aside = {}
+            for parameter, requires_grad in trained:
+                parameter.requires_grad = requires_grad
+
     def _create_and_replace(
         self,
         peft_config: BottleneckConfig,
@@ -71,8 +88,9 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]  # peft is untyped here
         current_key: str,
         parameter_name: str | None = None,
     ) -> None:
-        if isinstance(target, BottleneckLayer):
-            target.update_layer(adapter_name, peft_config)
+        wrapper = self._aside.get(id(target), target)
+        if isinstance(wrapper, BottleneckLayer):
+            wrapper.update_layer(adapter_name, peft_config)
             return
         new = BottleneckLayer(target, adapter_name, peft_config, _stream_width(self.model))
         if adapter_name not in self.active_adapters:
@@ -102,8 +120,13 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]  # peft is untyped here
             for layer in layers:
                 layer.batch_names = None
 
-    def _check_merge_allowed(self) -> None:
-        refuse_merge()
+    def _unload_and_optionally_merge(self, merge: bool = True, *args: Any, **kwargs: Any) -> nn.Module:
+        """PEFT's own takes off the outermost wrappers only, and expects each to hold one weight."""
+        if merge:
+            refuse_merge()
+        for parent, name, wrapper in _wrappers(self.model):
+            setattr(parent, name, wrapper.base_layer)
+        return super()._unload_and_optionally_merge(False, *args, **kwargs)
 
     @classmethod
     def _remove_adapter_name_from_key(cls, key: str, adapter_name: str) -> str:
@@ -111,8 +134,14 @@ class BottleneckModel(BaseTuner):  # type: ignore[misc]  # peft is untyped here
         return super()._remove_adapter_name_from_key(key, adapter_name).replace(".base_layer.", ".")
 
 
+def _wrappers(model: nn.Module) -> list[tuple[nn.Module, str, BottleneckLayer]]:
+    """(parent, name in it, wrapper)."""
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    return [c for c in children if isinstance(c[2], BottleneckLayer)]
+
+
 def _stream_width(model: nn.Module) -> int | None:
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     if hasattr(config, "get_text_config"):
         config = config.get_text_config(decoder=True)
     return getattr(config, "hidden_size", None)
