@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.core.errors import DataError, InputError
+from tunesmith.core.stage import Workspace
 from tunesmith.data.lines import excerpt
 from tunesmith.data.near.join import Join
 from tunesmith.data.near.units import NONE, Grown, find_bridges, grow, keep_dense, naive_leak, prove
@@ -29,8 +30,10 @@ from tunesmith.data.split import NAMES, Assessment, Ints, Shares, Units, assess,
 from tunesmith.data.stages import PrepareSpec
 from tunesmith.data.survey import Survey
 
+Digests = NDArray[np.uint64]  # groups x 2
 HASHED = ("random", "group", "kfold")
 TEST = 2
+PHASES = 4  # that place_rows reports
 SHOWN_PAIRS = 5  # of a naive split's leak
 
 
@@ -58,19 +61,22 @@ def shares_of(spec: PrepareSpec) -> Shares:
     return Shares(train=1 - 2 / spec.folds, validation=1 / spec.folds, test=1 / spec.folds)
 
 
-def place_rows(spec: PrepareSpec, survey: Survey, *, has_previous: bool) -> Placement:
+def place_rows(spec: PrepareSpec, survey: Survey, *, has_previous: bool, work: Workspace | None = None) -> Placement:
     """Raises DataError for an uneven or empty split, and where the field or fold contradicts an earlier data set."""
     shares = shares_of(spec)
     if has_previous and spec.by == "kfold":
         raise InputError("folds move test rows by design", where="data.split.previous", fix="choose another split.by")
+    _report(work, 0, "near-duplicates: indexing")
     join = None if survey.sets is None else Join(survey.sets, spec.near)
     n, nodes = survey.rows, len(survey.group)
     is_row = np.arange(nodes) < n
     pins = _pins(spec, survey)
     limit = min(shares) / 2 * n
+    _report(work, 1, "near-duplicates: comparing")
     grown = grow(join, survey.group, pins, is_row=is_row, limit=limit)
-    digests = [_digest(group, spec.salt) for group in survey.groups]
+    digests = _digests(survey.groups, spec.salt)
     while True:
+        _report(work, 2, "placing")
         unit = np.unique(grown.unit, return_inverse=True)[1]
         code = _unit_codes(spec, survey, shares, unit, grown, pins, digests)[unit]
         left_out = _bridges(spec, survey, grown, join, code, pins)
@@ -79,8 +85,10 @@ def place_rows(spec: PrepareSpec, survey: Survey, *, has_previous: bool) -> Plac
     kept = np.flatnonzero(~np.isin(np.arange(n), np.fromiter(left_out, np.int64, len(left_out))))
     facts: dict[str, Any] = {}
     if join is not None and survey.sets is not None:
-        prove(survey.sets, kept, code, spec.near)
         facts = _near_facts(spec, survey, shares, grown, join, left_out)
+        del join  # the proof makes its own
+        _report(work, 3, "proving that no near-duplicates are parted")
+        prove(survey.sets, kept, code, spec.near)
     units = _units_of(survey, unit, kept, digests)
     codes = np.zeros(len(units.groups), np.int64)
     codes[units.row_group] = code[kept]
@@ -90,6 +98,12 @@ def place_rows(spec: PrepareSpec, survey: Survey, *, has_previous: bool) -> Plac
     else:
         refuse_uneven(units, assessment, shares, spec.salt, spec.max_deviation, salts=spec.by in HASHED and not has_previous)  # fmt: skip
     return Placement(code=code[:n], left_out=left_out, assessment=assessment, units=units, facts=facts)
+
+
+def _report(work: Workspace | None, done: int, label: str) -> None:
+    if work is not None:
+        work.stop_if_asked()
+        work.progress(done, PHASES, f"prepare: {label}")
 
 
 def _pins(spec: PrepareSpec, survey: Survey) -> Ints:
@@ -124,16 +138,23 @@ def _digest(group: str, salt: str) -> tuple[int, int]:
     return int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:16], "big")
 
 
-def _anchors(unit: Ints, group: Ints, digests: Sequence[tuple[int, int]]) -> Ints:
+def _digests(groups: Sequence[str], salt: str) -> Digests:
+    """Of each group, as a row: the two numbers of `_digest`."""
+    out = np.empty((len(groups), 2), np.uint64)
+    for i, group in enumerate(groups):
+        out[i] = _digest(group, salt)
+    return out
+
+
+def _anchors(unit: Ints, group: Ints, digests: Digests) -> Ints:
     """The group with the lowest rank of each unit."""
-    rank = np.fromiter((d[1] for d in digests), np.uint64, len(digests))
-    order = np.lexsort((rank[group], unit))
+    order = np.lexsort((digests[group, 1], unit))
     first = np.unique(unit[order], return_index=True)[1]
     return group[order[first]]
 
 
 def _unit_codes(
-    spec: PrepareSpec, survey: Survey, shares: Shares, unit: Ints, grown: Grown, pins: Ints, digests: Any
+    spec: PrepareSpec, survey: Survey, shares: Shares, unit: Ints, grown: Grown, pins: Ints, digests: Digests
 ) -> Ints:
     """A split for each unit: its pin, else the one it leans to, else what the policy says."""
     n_units = int(unit.max(initial=-1)) + 1
@@ -147,9 +168,9 @@ def _unit_codes(
     if spec.by == "time":
         codes = _time_codes(survey, shares, unit, n_units)
     elif spec.by == "stratified":
-        codes = _stratified_codes(survey, shares, unit, settled, np.array([digests[g][1] for g in anchors], np.uint64))
+        codes = _stratified_codes(survey, shares, unit, settled, digests[anchors, 1])
     else:
-        u = np.fromiter((digests[g][0] / 2**64 for g in anchors), np.float64, n_units)
+        u = digests[anchors, 0] / 2.0**64
         codes = _fold_codes(u, spec) if spec.by == "kfold" else _share_codes(u, shares)
     return np.where(settled == NONE, codes, settled)
 
@@ -164,9 +185,9 @@ def _fold_codes(u: NDArray[np.float64], spec: PrepareSpec) -> Ints:
     return np.where(fold == spec.fold, TEST, np.where(fold == (spec.fold + 1) % spec.folds, 1, 0))
 
 
-def _field_codes(survey: Survey, shares: Shares, unit: Ints, settled: Ints, digests: Any) -> Ints:
+def _field_codes(survey: Survey, shares: Shares, unit: Ints, settled: Ints, digests: Digests) -> Ints:
     """Units not in test: where they were, else into training and validation by hash."""
-    u = np.fromiter((digests[g][0] / 2**64 for g in _anchors(unit, survey.group, digests)), np.float64, len(settled))
+    u = digests[_anchors(unit, survey.group, digests), 0] / 2.0**64
     rest = np.where(u < shares.train / (shares.train + shares.validation), 0, 1)
     before = survey.pins != NONE
     rest[unit[before]] = survey.pins[before]
@@ -234,7 +255,7 @@ def _bridges(
             out[row] = ("bridge", f"its group has rows with the values of {spec.field} that are in test")
     if join is None:
         return out
-    order = np.array([hash_of(survey.where(i)) for i in range(len(code))], np.int64) if len(code) else code
+    order = np.fromiter((hash_of(survey.where(i)) for i in range(len(code))), np.int64, len(code))
     labels = code.copy()
     labels[list(out)] = -1
     for row, (to, alike) in sorted(find_bridges(join, labels, settled, order).to.items()):
@@ -279,7 +300,7 @@ def _near_facts(
     }
 
 
-def _units_of(survey: Survey, unit: Ints, kept: Ints, digests: Any) -> Units:
+def _units_of(survey: Survey, unit: Ints, kept: Ints, digests: Digests) -> Units:
     """The kept rows and their units, named by their anchors, in order of appearance."""
     anchors = _anchors(unit, survey.group, digests)
     used, first, at = np.unique(unit[kept], return_index=True, return_inverse=True)

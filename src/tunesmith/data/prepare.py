@@ -43,9 +43,9 @@ def prepare(spec: PrepareSpec, inputs: PrepareInputs, work: Workspace) -> Prepar
     """Raises DataError for small classes, an uneven or empty split, and rows that are too long; each lists all."""
     rows_file = inputs.examples / "rows.jsonl"
     shares_of(spec)  # what cannot be meant is refused before anything is read
-    survey = look(rows_file, spec, inputs.previous)
+    survey = look(rows_file, spec, inputs.previous, work)
     refuse_small_classes(survey, spec)
-    placed = place_rows(spec, survey, has_previous=inputs.previous is not None)
+    placed = place_rows(spec, survey, has_previous=inputs.previous is not None, work=work)
     chosen = _subset(spec, survey, placed)
 
     folder = work.scratch / "dataset"

@@ -9,17 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from tunesmith.core.canonical import read_lines
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.nouns import LeftOut, Row
+from tunesmith.core.stage import Workspace
 from tunesmith.data.lines import excerpt
 from tunesmith.data.near.rows import asked
 from tunesmith.data.near.shingles import Ints, Shingles, shingles
 from tunesmith.data.split import NAMES
 from tunesmith.data.stages import PrepareSpec
+from tunesmith.data.step import EVERY
 from tunesmith.data.times import when
 
 SHOWN_PROBLEMS = 50
@@ -125,15 +128,15 @@ def left_out(row: Row, reason: str, detail: str) -> LeftOut:
     )
 
 
-def look(rows_file: Path, spec: PrepareSpec, previous: Path | None = None) -> Survey:
+def look(rows_file: Path, spec: PrepareSpec, previous: Path | None = None, work: Workspace | None = None) -> Survey:
     """Raises one DataError for every row without the time or the field that the split goes by."""
     taken = _Taken(spec)
     earlier = _earlier(previous)
     if spec.near:
-        sets = shingles(asked(row) for row in _nodes(rows_file, taken, earlier, previous))
+        sets = shingles(asked(row) for row in _nodes(rows_file, taken, earlier, previous, work))
     else:
         sets = None
-        for _ in _nodes(rows_file, taken, earlier, previous):
+        for _ in _nodes(rows_file, taken, earlier, previous, work):
             pass
     if taken.unplaced:
         rest = Problem(where="", what=f"{taken.unplaced:,} of {len(taken.ids):,} rows cannot be placed")
@@ -156,8 +159,10 @@ def look(rows_file: Path, spec: PrepareSpec, previous: Path | None = None) -> Su
     )
 
 
-def _nodes(rows_file: Path, taken: _Taken, earlier: dict[str, int], previous: Path | None) -> Iterator[Row]:
-    for row in read_lines(rows_file, Row):
+def _nodes(
+    rows_file: Path, taken: _Taken, earlier: dict[str, int], previous: Path | None, work: Workspace | None
+) -> Iterator[Row]:
+    for row in _reported(rows_file, work):
         taken.take(row, earlier.get(row.id, -1))
         yield row
     known = set(taken.ids) if previous is not None else set()
@@ -167,6 +172,19 @@ def _nodes(rows_file: Path, taken: _Taken, earlier: dict[str, int], previous: Pa
             if row.id not in known and not row.origin.startswith("augment"):
                 taken.take_ghost(row, NAMES.index(name))
                 yield row
+
+
+def _reported(rows_file: Path, work: Workspace | None) -> Iterator[Row]:
+    """The rows, with progress; stops where it is asked to."""
+    decode = msgspec.json.Decoder(Row).decode
+    total, seen = max(rows_file.stat().st_size, 1), 0
+    with open(rows_file, "rb") as f:
+        for n, line in enumerate(f):
+            if work is not None and n % EVERY == 0:
+                work.stop_if_asked()
+                work.progress(seen, total, "prepare: reading", rows=n)
+            seen += len(line)
+            yield decode(line)
 
 
 def _earlier(previous: Path | None) -> dict[str, int]:

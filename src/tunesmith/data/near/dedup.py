@@ -26,7 +26,7 @@ from tunesmith.data.near.clusters import Star, stars
 from tunesmith.data.near.join import Join, prefix_keys
 from tunesmith.data.near.minhash import minhash_keys
 from tunesmith.data.near.rows import ONE_ANSWER, Known, said, survey
-from tunesmith.data.near.shingles import Hashes, Ints
+from tunesmith.data.near.shingles import Hashes, Ints, Shingles
 from tunesmith.data.near.stages import DedupInputs, DedupOutputs, DedupSpec
 from tunesmith.data.near.templates import Templates, find_templates
 from tunesmith.data.step import RowStep
@@ -39,13 +39,13 @@ NONE = Templates(np.zeros(0, np.uint32), ())
 
 def dedup(spec: DedupSpec, inputs: DedupInputs, work: Workspace) -> DedupOutputs:
     """Raises DataError for contradictions that are refused, unusable times, and forbidden texts it cannot read."""
-    known = survey(inputs.examples / "rows.jsonl", work, kind=spec.kind, keep=spec.keep, newest_by=spec.newest_by,
-                   previous=inputs.previous)  # fmt: skip
+    known, sets = survey(inputs.examples / "rows.jsonl", work, kind=spec.kind, keep=spec.keep,
+                         newest_by=spec.newest_by, previous=inputs.previous)  # fmt: skip
     verdicts = _Verdicts(known)
     facts: dict[str, Any] = {"near": spec.near, "keep": spec.keep, "across": spec.across}
-    facts |= leave_forbidden_out(verdicts, spec, inputs)
+    facts |= leave_forbidden_out(verdicts, sets, spec, inputs)
     exact = equal_texts(verdicts, spec)
-    found, templates = near_texts(verdicts, spec, work) if spec.near else (equal_questions(verdicts, spec), NONE)
+    found, templates = near_texts(verdicts, sets, spec, work) if spec.near else (equal_questions(verdicts, spec), NONE)
     contrary = [star for star in found if len(star.contrary)]
     if spec.contradictions == "refuse":
         refuse_contradictions(known, contrary)
@@ -116,12 +116,11 @@ class _Verdicts:
         return {kept: sorted(members, key=lambda m: rank[m[0]]) for kept, members in sorted(out.items())}
 
 
-def leave_forbidden_out(verdicts: _Verdicts, spec: DedupSpec, inputs: DedupInputs) -> dict[str, Any]:
+def leave_forbidden_out(verdicts: _Verdicts, sets: Shingles, spec: DedupSpec, inputs: DedupInputs) -> dict[str, Any]:
     facts: dict[str, Any] = {}
-    known = verdicts.known
     if inputs.against is not None:
         texts = forbidden_texts.read_forbidden(inputs.against)
-        found = forbidden_texts.find(known.sets, texts.sets, spec.against)
+        found = forbidden_texts.find(sets, texts.sets, spec.against)
         for row, match in found.items():
             why = f"{match.contained:.0%} contained in or by {texts.where[match.text]}, which must not be trained on"
             verdicts.reason[row] = ("contaminated", why)
@@ -130,7 +129,7 @@ def leave_forbidden_out(verdicts: _Verdicts, spec: DedupSpec, inputs: DedupInput
                             "rows": len(found), "texts_found": len(hit)}  # fmt: skip
     if inputs.sealed is not None:
         texts = forbidden_texts.sealed_texts(inputs.sealed)
-        found = forbidden_texts.find(known.sets, texts.sets, spec.against)
+        found = forbidden_texts.find(sets, texts.sets, spec.against)
         for row, match in found.items():
             why = f"{match.contained:.0%} contained in or by {texts.where[match.text]}, a sealed test row"
             verdicts.reason.setdefault(row, ("sealed_test", why))
@@ -175,10 +174,12 @@ def equal_questions(verdicts: _Verdicts, spec: DedupSpec) -> list[Star]:
     ]
 
 
-def near_texts(verdicts: _Verdicts, spec: DedupSpec, work: Workspace) -> tuple[list[Star], Templates]:
-    """Stars among the rows left, in the numbering of all rows, and the templates that did not count."""
+def near_texts(verdicts: _Verdicts, sets: Shingles, spec: DedupSpec, work: Workspace) -> tuple[list[Star], Templates]:
+    """Stars among the rows left, in the numbering of all rows, and the templates that did not count. Overwrites
+    `sets` with those of the rows left."""
     known, left = verdicts.known, verdicts.left
-    sets = known.sets.take(left)
+    sets = sets.take(left, overwrite=True)
+    work.progress(0, 1, "near-duplicates: indexing")
     join = Join(sets, spec.near, minhash_keys if spec.candidates == "minhash" else prefix_keys)
     answer = known.answer[left] if spec.kind in ONE_ANSWER else None
     apart = None if spec.across else known.file[left]
@@ -191,12 +192,16 @@ def near_texts(verdicts: _Verdicts, spec: DedupSpec, work: Workspace) -> tuple[l
         return [said(row, spec.kind) for row in known.rows(left[rows])]
 
     everyone = np.arange(len(left))
+    work.progress(0, 1, "near-duplicates: wording that rows share")
     templates = find_templates(sets, everyone, texts) if spec.templates else NONE
     while True:
+        progress(0, len(left))
         found = stars(join, known.rank[left], answer=answer, apart=apart, without=templates.values, progress=progress)
         if not len(templates.values):
             break
         gone = _gone(found, len(left), leave_contrary_out=spec.contradictions == "leave_out")
+        work.stop_if_asked()
+        work.progress(0, 1, "near-duplicates: wording that rows share")
         still = find_templates(sets, everyone[~gone], texts)
         both: Hashes = np.intersect1d(templates.values, still.values)
         if len(both) == len(templates.values):

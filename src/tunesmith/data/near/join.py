@@ -19,6 +19,7 @@ split) are dropped on the way. Ten thousand copies of a text so cost some ten th
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,6 +36,7 @@ NEVER = -1  # label of rows that a sweep leaves alone
 
 Floats = NDArray[np.float64]
 Keys = NDArray[np.uint64]  # shingle hash in the upper half, position of the row in size order in the lower
+Places = NDArray[np.int32]  # in the flat list of rows by shared key
 Bits = NDArray[np.uint64]  # N x WORDS_OF_BITMAP
 
 
@@ -131,7 +133,7 @@ def prefix_keys(sets: Shingles, threshold: float, place: Ints) -> Keys:
     rarity = Rarity.of(sets)
     sizes = sets.sizes
     length = sizes - np.ceil(threshold * sizes - ROUNDING).astype(np.int64) + 1
-    out = []
+    out = array("Q")  # grows in place
     for rows, row, values in blocks(sets):
         order = (row - rows.start).astype(np.uint64) << np.uint64(40)
         order |= rarity[values].astype(np.uint64) << np.uint64(32)
@@ -141,8 +143,8 @@ def prefix_keys(sets: Shingles, threshold: float, place: Ints) -> Keys:
                                                  sizes[rows.start : rows.stop])  # fmt: skip
         chosen = (rank < length[row]) & ((order >> np.uint64(32)).astype(np.uint8) > 1)
         keys = (order[chosen] & np.uint64(0xFFFFFFFF)) << np.uint64(32)
-        out.append(keys | place[row[chosen]].astype(np.uint64))
-    return np.concatenate([np.zeros(0, np.uint64), *out])
+        out.frombytes((keys | place[row[chosen]].astype(np.uint64)).tobytes())
+    return np.frombuffer(out, np.uint64)
 
 
 class Join:
@@ -167,15 +169,24 @@ class Join:
     def _group(self, keys: Keys) -> None:
         """Rows that share a key lie together, in order of size; what stands alone is dropped."""
         keys.sort()
-        head = (keys >> np.uint64(32)).astype(np.uint32)
-        same = np.zeros(len(head) + 1, bool)  # does a key equal the one before it?
-        same[1:-1] = head[1:] == head[:-1]
-        shares = same[:-1] | same[1:]
-        keys, head = keys[shares], head[shares]
-        self.row = self.order.astype(np.int32)[keys.astype(np.uint32)]  # 32 bits: there are as many as shingles
-        del keys
-        self.starts = np.flatnonzero(np.concatenate([[True], head[1:] != head[:-1]])) if len(head) else np.zeros(0, int)
-        self.stops = np.append(self.starts[1:], len(head)) if len(head) else self.starts
+        order = self.order.astype(np.int32)  # 32 bits: there are nearly as many keys as shingles
+        self.row = np.empty(len(keys), np.int32)
+        starts = [np.zeros(0, np.int32)]
+        n = 0
+        for at in range(0, len(keys), BLOCK):  # block by block: one temporary array of all keys is room for two rows
+            head = (keys[max(at - 1, 0) : at + BLOCK + 1] >> np.uint64(32)).astype(np.uint32)
+            same = np.zeros(len(head) + 1, bool)  # does a key equal the one before it?
+            same[1:-1] = head[1:] == head[:-1]
+            here = slice(int(at > 0), int(at > 0) + len(keys[at : at + BLOCK]))
+            before, after = same[:-1][here], same[1:][here]
+            shares = before | after
+            chosen = keys[at : at + BLOCK][shares]
+            self.row[n : n + len(chosen)] = order[chosen.astype(np.uint32)]
+            starts.append((n + np.flatnonzero(~before[shares])).astype(np.int32))
+            n += len(chosen)
+        self.row = self.row[:n].copy()
+        self.starts = np.concatenate(starts)
+        self.stops = np.append(self.starts[1:], np.int32(n)) if n else self.starts
         self.group = np.repeat(np.arange(len(self.starts), dtype=np.int32), self.stops - self.starts)
 
     def sweep(self, labels: Ints, take: Callable[[Ints, Ints, Floats], None], threshold: float | None = None) -> None:
@@ -184,19 +195,27 @@ class Join:
         come more than once."""
         t = self.threshold if threshold is None else threshold
         assert t >= self.threshold
-        active = np.arange(len(self.row))
+        active = np.arange(len(self.row), dtype=np.int32)
         distance = 0
         while len(active):
             distance += 1
-            active = active[active + distance < self.stops[self.group[active]]]
-            if distance & (distance - 1) == 0:
-                active = active[self._differs(labels)[self.group[active]]]
-            near = self.sizes[self.row[active]] >= t * self.sizes[self.row[active + distance]] - ROUNDING
-            active = active[near]  # what comes later is larger still
+            differs = self._differs(labels) if distance & (distance - 1) == 0 else None
+            kept = (active[at : at + BLOCK] for at in range(0, len(active), BLOCK))
+            active = np.concatenate([self._in_reach(part, distance, differs, t) for part in kept])
             for start in range(0, len(active), BLOCK):
                 left = active[start : start + BLOCK]
                 a, b = self.row[left].astype(np.int64), self.row[left + distance].astype(np.int64)
                 self._verify(*self._plausible(a, b, labels, t), t, take)
+
+    def _in_reach(self, active: Places, distance: int, differs: NDArray[np.bool_] | None, t: float) -> Places:
+        """The places that have, so far on in their group, a row that is not too large for them."""
+        group = self.group[active]
+        stays = active + distance < self.stops[group]
+        if differs is not None:
+            stays &= differs[group]
+        active = active[stays]
+        near = self.sizes[self.row[active]] >= t * self.sizes[self.row[active + distance]] - ROUNDING
+        return active[near]  # what comes later is larger still
 
     def _differs(self, labels: Ints) -> NDArray[np.bool_]:
         """Groups of rows that still have something to compare."""

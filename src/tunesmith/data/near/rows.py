@@ -37,7 +37,6 @@ def said(row: Row, kind: str) -> str:
 class Known:
     """Of each of N rows, in order: numbers alone."""
 
-    sets: Shingles
     ask: Ints  # hash of the question, after normalisation
     answer: Ints  # hash of the answer
     file: Ints  # index into `files`
@@ -70,8 +69,8 @@ def survey(
     keep: str,
     newest_by: str | None,
     previous: Path | None = None,
-) -> Known:
-    """One pass over the rows. `keep` is the policy that ranks them; rows of the `previous` data set come before
+) -> tuple[Known, Shingles]:
+    """One pass over the rows: what is known of them, and their shingles. `keep` is the policy that ranks them; rows of the `previous` data set come before
     others, those of its test set first: a new copy must not take the place of a sealed row."""
     tiers = _tiers(previous)
     ask, answer, line, file, at = (array("q") for _ in range(5))
@@ -107,8 +106,9 @@ def survey(
     order = np.lexsort((lines, code, -np.array(merit), np.array(tier, np.int8)))
     rank = np.empty(len(lines), np.int64)
     rank[order] = np.arange(len(lines))
-    return Known(sets=sets, ask=_ints(ask), answer=_ints(answer), file=code, line=lines, rank=rank, files=files,
-                 at=_ints(at), path=rows_file)  # fmt: skip
+    known = Known(ask=_ints(ask), answer=_ints(answer), file=code, line=lines, rank=rank, files=files, at=_ints(at),
+                  path=rows_file)  # fmt: skip
+    return known, sets
 
 
 NEW = 2

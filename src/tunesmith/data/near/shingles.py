@@ -19,6 +19,7 @@ A text's shingles depend on the text alone: not on other rows, their order, or h
 from __future__ import annotations
 
 import unicodedata
+from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -62,12 +63,13 @@ class Shingles:
     def of(self, i: int) -> Hashes:
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
-    def take(self, rows: Ints) -> Shingles:
-        """The sets of these rows, in this order."""
+    def take(self, rows: Ints, *, overwrite: bool = False) -> Shingles:
+        """The sets of these rows, in this order. `overwrite`: in the room of these sets, which are gone then;
+        rows ascending."""
         if len(rows) == len(self) and (np.diff(rows) == 1).all():
             return self
         offsets = np.concatenate([[0], np.cumsum(self.sizes[rows])])
-        values = np.empty(int(offsets[-1]), np.uint32)
+        values = self.values[: int(offsets[-1])] if overwrite else np.empty(int(offsets[-1]), np.uint32)
         for at in range(0, len(rows), TAKEN):  # an index of all values at once would take more room than they do
             part = rows[at : at + TAKEN]
             values[offsets[at] : offsets[at + len(part)]] = self.values[spans(self.offsets[part], self.sizes[part])]
@@ -76,20 +78,14 @@ class Shingles:
 
 def shingles(texts: Iterable[str]) -> Shingles:
     """Holds the hashes, never the texts: some 4 bytes a word."""
-    parts: list[Hashes] = []
+    found = array("I")  # grows in place: chunks that are joined in the end would be held twice
     sizes: list[Ints] = []
     for chunk in _chunks(texts):
         values, counts = _hash_chunk(chunk)
-        parts.append(values)
+        found.frombytes(values.tobytes())
         sizes.append(counts)
     offsets = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum()
-    values = np.empty(int(offsets[-1]), np.uint32)
-    at = 0
-    for i, part in enumerate(parts):
-        values[at : at + len(part)] = part
-        at += len(part)
-        parts[i] = values[:0]  # frees the chunk: the whole is never held twice
-    return Shingles(values, offsets)
+    return Shingles(np.frombuffer(found, np.uint32), offsets)
 
 
 def mix(x: Words) -> Words:

@@ -10,13 +10,14 @@ or a number: those stay near-duplicates. The five words leave ordinary language 
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tunesmith.data.near.join import BLOCK, Rarity, blocks, similarities
+from tunesmith.data.near.join import Rarity, blocks, similarities
 from tunesmith.data.near.shingles import TAKEN, WORDS, Hashes, Ints, Shingles, is_in, mix, phrases_of
 
 FEWEST_ROWS = 20
@@ -26,6 +27,8 @@ REST = 0.1  # of a row's shingles that must be its own
 ALIKE = 0.5  # Jaccard of two rests from which they are not different
 RUN = 5  # words of a template, at least
 READ = 1  # sampled rows of each shingle in whose text the run is looked for
+TALLIED = 1 << 23  # shingles counted together
+MARKED = np.uint32(10)  # bits dropped by the table that spares most shingles the search among the common ones
 SHOWN = 30  # templates that the facts name
 
 Texts = Callable[[Ints], list[str]]  # the texts of some rows, ascending
@@ -38,15 +41,14 @@ class Templates:
 
 
 def find_templates(sets: Shingles, rows: Ints, texts: Texts) -> Templates:
-    """The templates of these rows."""
-    chosen = sets.take(rows)
-    common, times = _common(chosen, max(FEWEST_ROWS, int(np.ceil(FEWEST_SHARE * len(chosen)))))
+    """The templates of these rows (ascending)."""
+    common, times = _common(sets, rows, max(FEWEST_ROWS, int(np.ceil(FEWEST_SHARE * len(rows)))))
     if not len(common):
         return Templates(common, ())
-    which, row = _sample(chosen, common)
-    differs = _rests_differ(chosen, common, which, row)
+    which, row = _sample(sets, rows, common)
+    differs = _rests_differ(sets, common, which, row)
     rank = np.arange(len(which)) - np.searchsorted(which, np.arange(len(common)))[which]
-    read = np.unique(rows[row[differs[which] & (rank < READ)]])
+    read = np.unique(row[differs[which] & (rank < READ)])
     values, times = common[differs], times[differs]
     rows_of = dict(zip(values.tolist(), times.tolist(), strict=True))
     found: dict[str, int] = {}
@@ -70,12 +72,19 @@ def _telling(found: dict[str, int]) -> list[tuple[str, int]]:
     return chosen
 
 
-def _common(sets: Shingles, fewest: int) -> tuple[Hashes, Ints]:
-    """Shingles of at least so many rows, ascending, and of how many."""
+def _common(sets: Shingles, rows: Ints, fewest: int) -> tuple[Hashes, Ints]:
+    """Shingles of at least so many of these rows, ascending, and of how many."""
     rarity = Rarity.of(sets)
-    slices = (sets.values[at : at + BLOCK] for at in range(0, len(sets.values), BLOCK))
-    often = np.concatenate([np.zeros(0, np.uint32), *(part[rarity[part] >= min(fewest, 255)] for part in slices)])
-    values, times = np.unique(often, return_counts=True)
+    values, times = np.zeros(0, np.uint32), np.zeros(0, np.int64)
+    often: list[Hashes] = []
+    for at in range(0, len(rows), TAKEN):
+        part = sets.take(rows[at : at + TAKEN]).values
+        often.append(part[rarity[part] >= min(fewest, 255)])
+        if at + TAKEN >= len(rows) or sum(map(len, often)) > TALLIED:
+            fresh, n = np.unique(np.concatenate(often), return_counts=True)
+            values, where = np.unique(np.concatenate([values, fresh]), return_inverse=True)
+            times = np.bincount(where, np.concatenate([times, n]), minlength=len(values)).astype(np.int64)
+            often = []
     return values[times >= fewest], times[times >= fewest]
 
 
@@ -88,19 +97,20 @@ def identity(sets: Shingles) -> NDArray[np.uint64]:
     return mix(out)
 
 
-def _sample(sets: Shingles, common: Hashes) -> tuple[Ints, Ints]:
-    """For each common shingle, in order, the SAMPLED rows with the lowest identity that have it."""
-    order = np.argsort(identity(sets), kind="stable")
-    seen = np.zeros(len(common), np.int64)
+def _sample(sets: Shingles, rows: Ints, common: Hashes) -> tuple[Ints, Ints]:
+    """For each common shingle, in order, the SAMPLED of these rows with the lowest identity that have it."""
+    order = rows[np.argsort(identity(sets)[rows], kind="stable")]
+    seen, marked = np.zeros(len(common), np.int64), _marked(common)
     found: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for at in range(0, len(order), TAKEN):
-        rows = order[at : at + TAKEN]
-        some = sets.take(rows)
-        hit = np.flatnonzero(is_in(some.values, common))
+        here = order[at : at + TAKEN]
+        some = sets.take(here)
+        hit = np.flatnonzero(marked[some.values >> MARKED])
+        hit = hit[is_in(some.values[hit], common)]
         which = np.searchsorted(common, some.values[hit]).astype(np.int64)
         row = np.searchsorted(some.offsets, hit, side="right") - 1
         by = np.argsort(which, kind="stable")
-        which, row = which[by], rows[row[by]]
+        which, row = which[by], here[row[by]]
         rank = seen[which] + np.arange(len(which)) - np.searchsorted(which, which)
         found.append((which[rank < SAMPLED], row[rank < SAMPLED]))
         seen += np.bincount(which, minlength=len(common))
@@ -112,13 +122,33 @@ def _sample(sets: Shingles, common: Hashes) -> tuple[Ints, Ints]:
 def _rests_differ(sets: Shingles, common: Hashes, which: Ints, row: Ints) -> NDArray[np.bool_]:
     """For each common shingle: do most neighbouring pairs of the sample have a substantial, different rest?"""
     used, at = np.unique(row, return_inverse=True)
-    whole = sets.take(used)
-    own = ~is_in(whole.values, common)
-    kept = np.bincount(np.repeat(np.arange(len(used)), whole.sizes)[own], minlength=len(used))
-    rest = Shingles(whole.values[own], np.concatenate([[0], np.cumsum(kept)]))
+    rest = _without(sets, used, common)
     pair = np.flatnonzero(which[1:] == which[:-1])
     a, b = at[pair], at[pair + 1]
-    substantial = np.minimum(rest.sizes[a], rest.sizes[b]) >= REST * np.minimum(whole.sizes[a], whole.sizes[b])
+    whole = sets.sizes[used]
+    substantial = np.minimum(rest.sizes[a], rest.sizes[b]) >= REST * np.minimum(whole[a], whole[b])
     yes = substantial & (similarities(rest, a, b) < ALIKE)
     pairs = np.bincount(which[pair], minlength=len(common))
     return 2 * np.bincount(which[pair[yes]], minlength=len(common)) > pairs
+
+
+def _marked(common: Hashes) -> NDArray[np.bool_]:
+    """By the upper bits of a hash: may it be a common one?"""
+    marked = np.zeros(1 << 32 - int(MARKED), bool)
+    marked[common >> MARKED] = True
+    return marked
+
+
+def _without(sets: Shingles, rows: Ints, common: Hashes) -> Shingles:
+    """The sets of these rows without the common shingles."""
+    values = array("I")
+    sizes = [np.zeros(1, np.int64)]
+    marked = _marked(common)
+    for at in range(0, len(rows), TAKEN):
+        some = sets.take(rows[at : at + TAKEN])
+        own = ~marked[some.values >> MARKED]
+        maybe = np.flatnonzero(~own)
+        own[maybe] = ~is_in(some.values[maybe], common)
+        values.frombytes(some.values[own].tobytes())
+        sizes.append(np.add.reduceat(own, some.offsets[:-1], dtype=np.int64))  # no set is empty
+    return Shingles(np.frombuffer(values, np.uint32), np.concatenate(sizes).cumsum())
