@@ -9,6 +9,7 @@ from typing import Literal
 from tunesmith.core.errors import require
 from tunesmith.core.stage import Stage
 from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.train.optimizers.names import OPTIMIZERS, Name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,8 +22,11 @@ class DomainSpec:
     epochs: float  # 0.5: the first half of the first epoch's order, by tokens
     global_batch: int  # an optimizer step takes texts of up to global_batch * max_tokens tokens
     max_tokens: int  # of a window: longer texts are divided, none is cut
-    schedule: Literal["cosine", "linear", "constant"]
+    schedule: Literal["cosine", "linear", "constant", "wsd"]
     warmup: float  # share of all steps in which the rate rises from 0
+    decay: float  # share of all steps in which wsd falls to 0; other schedules do not read it
+    optimizer: Name
+    lr_ratios: tuple[tuple[str, float], ...]  # (pattern of weight names, multiple of the rate); the first match counts
     weight_decay: float
     max_grad_norm: float
     precision: Literal["fp32", "bf16"]
@@ -42,6 +46,16 @@ class DomainSpec:
         require(self.global_batch >= 1, "train.global_batch", self.global_batch, "at least 1")
         require(self.max_tokens >= 2, "train.max_tokens", self.max_tokens, "at least 2")
         require(0 <= self.warmup <= 1, "train.warmup", self.warmup, "in [0, 1]")
+        require(0 < self.decay <= 1, "train.decay", self.decay, "in (0, 1]")
+        known = ", ".join(OPTIMIZERS)
+        require(self.optimizer in OPTIMIZERS, "train.optimizer", self.optimizer, f"an optimizer: {known}")
+        if self.optimizer == "schedule_free":
+            fit = "constant with schedule_free, which averages in place of a falling rate"
+            require(self.schedule == "constant", "train.schedule", self.schedule, fit)
+        if self.optimizer == "muon":
+            fit = "full with muon, which turns whole weight matrices"
+            require(self.method.kind == "full", "train.method.kind", self.method.kind, fit)
+        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or above")
         require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "above 0")
         require(self.precision in ("fp32", "bf16"), "train.precision", self.precision, "fp32 or bf16 (resolve auto)")
         require(self.validate_times >= 1, "train.validate_times", self.validate_times, "at least 1")

@@ -12,27 +12,31 @@ import resource
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import nn
 
 from tunesmith.core.canonical import content_id, read_json
 from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import Row
-from tunesmith.core.stage import Workspace
+from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.flat_layout import Document
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
-from tunesmith.train.batches import read_rows, split
+from tunesmith.train.batches import read_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
 from tunesmith.train.forgetting import Budget, Forgetting, Probes, nll_sum, probe_documents
 from tunesmith.train.forward import Forward, choose_forward
+from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.packing import TokenSchedule
+from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, source_of
 from tunesmith.train.validate import chosen_rows, validation_steps
 
@@ -52,18 +56,15 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     forgetting = watch(spec, inputs, renderer, texts, work)
 
     work.progress(0, steps, "load")
-    full = spec.method.kind == "full"
-    model = methods.wrap(load_base(inputs.base, dtype="fp32" if full else spec.precision), spec.method, seed=spec.seed)
-    parameters = methods.trainable_parameters(model)
-    optimizer = optim.adamw(parameters, weight_decay=spec.weight_decay)
-    forward = choose_forward(model, texts.documents, spec.precision, full=full, seed=spec.seed)
+    model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec)
 
     def validate(at: state.Position) -> state.Position:
         """Score, log, and keep the weights if they are the best that forget no more than allowed."""
         work.progress(at.step, steps, "validate", best=at.best)
-        outcome: dict[str, Any] = validation.run(forward, max_tokens=work.exec.micro_batch_tokens)
+        tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+        outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
         if forgetting is not None:
-            outcome |= forgetting.read(at.step, forward, max_tokens=work.exec.micro_batch_tokens)
+            outcome |= forgetting.read(at.step, forward, max_tokens=tokens)
         work.log(step=at.step, **outcome)
         at = after(at, outcome, spec.metric, allowed=forgetting is None or forgetting.within(at.step))
         if at.best_step == at.step:
@@ -83,10 +84,12 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         started = time.perf_counter()
         chosen = schedule.batch(at.step) + texts.replayed(spec, forgetting, schedule.tokens, at.step)
         batch = [texts.documents[i] for i in chosen]
-        loss = accumulate(forward, batch, at.step, work.exec.micro_batch_tokens)
+        loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
         norm = optim.clip(parameters.values(), spec.max_grad_norm)
         optim.refuse_non_finite(at.step, loss, norm, [texts.where(i) for i in chosen])
-        lr = optim.rate(at.step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule)
+        lr = optim.rate(
+            at.step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay
+        )
         optim.apply(optimizer, lr=lr)
 
         tokens = sum(len(d.ids) for d in batch)
@@ -110,15 +113,26 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     return DomainOutputs(checkpoint=folder)
 
 
-def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int) -> float:
-    """Gradients of the batch's mean loss per predicted token, added up over micro-batches; returns the loss."""
-    supervised = sum(d.supervised for d in batch)
-    loss = 0.0
-    for micro in split(batch, micro_batch_tokens):
-        share = forward.nll_sum(micro, step=step) / supervised
-        share.backward()
-        loss += share.item()
-    return loss
+def prepared(
+    spec: DomainSpec, base: Path, documents: Sequence[Document], exec: Exec
+) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
+    """(model, trained weights, optimizer, forward) at their start."""
+    full = spec.method.kind == "full"
+    bare = load_base(base, dtype="fp32" if full else spec.precision)
+    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
+    parameters = methods.trainable_parameters(model)
+    own = [(n, g["lr_ratio"]) for g in methods.parameter_groups(model, spec.method) for n in g["names"]]
+    optimizer = make(
+        spec.optimizer,
+        parameters,
+        weight_decay=spec.weight_decay,
+        lr_ratios=(*spec.lr_ratios, *((n, ratio) for n, ratio in own if ratio != 1.0)),
+        hidden=hidden_weights(model),
+    )
+    forward = choose_forward(
+        model, documents, spec.precision, full=full, seed=spec.seed, twice=exec.gradient_checkpointing
+    )
+    return model, parameters, optimizer, forward
 
 
 def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
@@ -262,6 +276,7 @@ def summary(
     trained_weights: int,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
+        "optimizer": spec.optimizer,
         "steps": at.step,
         "steps_planned": steps,
         "stopped_early": ends_early(spec, at, forgetting) if at.step < steps else "",
