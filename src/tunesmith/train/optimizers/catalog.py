@@ -74,7 +74,7 @@ def make(
         case "muon":
             return _muon(parameters, ratios, weight_decay, hidden)
         case "adamw_8bit":
-            bitsandbytes = need("bitsandbytes", extra="quantized", why="train.optimizer=adamw_8bit")
+            bitsandbytes = need("bitsandbytes", extra="quant", why="train.optimizer=adamw_8bit")
             groups = _groups(parameters, ratios, weight_decay)
             return Optimizer([bitsandbytes.optim.AdamW8bit(groups, lr=0.0, betas=BETAS, eps=EPS)])
     raise InputError(Problem(where="train.optimizer", what=f"{name!r} is no optimizer that is known here"))
