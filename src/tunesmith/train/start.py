@@ -1,0 +1,67 @@
+"""Training on top of training: a checkpoint merged into the base first, and kept with what is trained on it.
+
+Domain adaptation, then instruction tuning, is one project: the domain's checkpoint is the `start` of the second
+training. What comes out carries its start inside, in the folder `start`, so that it still needs nothing but the base:
+
+    checkpoint/adapter_model.safetensors        on top of
+    checkpoint/start/adapter_model.safetensors  on top of the base
+
+A start may have a start of its own. Weights trained whole (method full) hold all of it and carry nothing.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from tunesmith.core.canonical import read_json
+from tunesmith.core.errors import InputError, ModelError, Problem
+from tunesmith.model.load import dtype_of, load_base
+from tunesmith.model.methods import catalog as methods
+from tunesmith.model.methods.spec import METHODS, read_method
+from tunesmith.text.render import Renderer
+
+FOLDER = "start"  # in a checkpoint
+
+
+def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
+    """The model that training begins with: the base, or the base with the checkpoint `start` merged into it, in fp32
+    and cast once. In eval mode, plain weights.
+
+    Raises InputError for a start that cannot be merged.
+    """
+    if start is None:
+        return load_base(base, dtype=dtype)
+    refuse_unmergeable(start)
+    method = read_method(start)
+    if method.kind == "full":
+        return load_base(start, dtype=dtype)
+    inner = start / FOLDER
+    model = methods.load(base_with(base, inner if inner.is_dir() else None, dtype="fp32"), start)
+    return methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True).eval()
+
+
+def refuse_unmergeable(start: Path) -> None:
+    method = read_method(start)
+    if not METHODS[method.kind].mergeable:
+        what = f"{method.kind} is no change of the base's weights, so nothing can be trained on top of it"
+        fix = "train the start with a method that can be merged: tunesmith methods"
+        raise InputError(Problem(where="train.start", what=what, fix=fix))
+
+
+def check_start(start: Path, renderer: Renderer) -> None:
+    """Raises ModelError where the start was trained with another tokenizer. Its system prompt may
+    differ: texts have none."""
+    receipt = start / "renderer.json"
+    said: dict[str, Any] = read_json(receipt, dict[str, Any])
+    if said["tokenizer_sha256"] != renderer.tokenizer.sha256:
+        raise ModelError(
+            "was trained with another tokenizer than the base has", where=str(receipt), fix="train it on this base"
+        )
+
+
+def carry_start(start: Path | None, folder: Path) -> None:
+    """Copy the start into the checkpoint `folder`, whose own files are there, unless its weights are whole."""
+    if start is not None and read_method(folder).kind != "full":
+        shutil.copytree(start, folder / FOLDER)
