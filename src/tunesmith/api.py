@@ -321,6 +321,21 @@ class Project:
         """Every setting with its value and where it was said."""
         return self.file.resolved()
 
+    def forget(
+        self,
+        rows: Sequence[str] = (),
+        places: Sequence[str] = (),
+        texts: Sequence[str] = (),
+        why: str = "",
+        dry_run: bool = False,
+    ) -> Any:
+        """Erase rows (by id, by key or by FILE:LINE) and texts everywhere; lists what was built from them."""
+        from tunesmith.flows.forget import forget
+        from tunesmith.ledger.forget import Forget
+
+        request = Forget(rows=tuple(rows), places=tuple(places), texts=tuple(texts), why=why)
+        return forget(self.context, request, dry_run=dry_run)
+
     def doctor(self) -> Any:
         from tunesmith.ledger.doctor import doctor
 

@@ -48,6 +48,11 @@ CALLS: dict[str, tuple[list[str], tuple[Any, ...], dict[str, Any]]] = {  # verb:
     "diff": (["a", "b"], ("a", "b"), {}),
     "lineage": (["abc"], ("abc",), {}),
     "config": ([], (), {}),
+    "forget": (
+        ["--text", "Ann", "--yes"],
+        (),
+        {"rows": (), "places": (), "texts": ("Ann",), "why": "", "dry_run": False},
+    ),
     "doctor": ([], (), {}),
     "backup": (["dest"], ("dest",), {}),
 }

@@ -110,6 +110,7 @@ def made(tmp_path: Path, kind: str, files: dict[str, bytes | str], made_files: d
 
 PAIR = {
     "id": "p",
+    "group": "g1",
     "prompt": "What is X?",
     "completion": "A letter.",
     "how": "glossary",
@@ -128,10 +129,12 @@ def test_approved_pairs_are_read_beside_the_users_rows_and_marked(tmp_path: Path
 
 
 def test_a_corpus_from_documents_may_be_all_there_is(tmp_path: Path) -> None:
-    got = made(tmp_path, "domain", {}, {"corpus.jsonl": jsonl([{"text": "A passage.", "file": "m.pdf"}])})
+    got = made(
+        tmp_path, "domain", {}, {"corpus.jsonl": jsonl([{"text": "A passage.", "file": "m.pdf", "group": "m.pdf"}])}
+    )
     assert [(r.target, r.file, r.origin) for r in got.rows] == [("A passage.", "made/corpus.jsonl", "documents")]
     with pytest.raises(DataError, match=r"made/corpus\.jsonl: 'text' says nothing that a chat task can learn from"):
-        made(tmp_path / "again", "chat", {}, {"corpus.jsonl": jsonl([{"text": "A passage."}])})
+        made(tmp_path / "again", "chat", {}, {"corpus.jsonl": jsonl([{"text": "A passage.", "group": "m.pdf"}])})
 
 
 def test_nothing_at_all_is_refused(tmp_path: Path) -> None:

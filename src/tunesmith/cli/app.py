@@ -27,6 +27,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "The data": {
         "data": "Look, read, clean, dedup, audit, label, split; what left and why; export.",
+        "forget": "Erase a row's or a person's content everywhere.",
     },
     "Its stages, one by one": {
         "prepare": "Split the examples and count their tokens.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -95,7 +95,7 @@ class Judgments:
         """Keep who may judge: {name, role, token_sha256}. The newest fact about a name counts."""
         self._ledger.note(ANNOTATOR, dict(annotator))
 
-    def annotators(self) -> list[dict[str, Any]]:
+    def annotators(self) -> Sequence[dict[str, Any]]:
         """Oldest first; a name that got a new link comes again."""
         return [{k: v for k, v in note.items() if k != "at"} for note in self._ledger.notes(ANNOTATOR)]
 
