@@ -43,6 +43,7 @@ class Exec:
     threads: int = 0  # 0: what torch chooses
     save_every_s: float = 60.0  # seconds between resumable states
     log_every: int = 1  # optimizer steps between metric lines
+    packing: bool = False  # off the flat path: documents in one row where a probe allows; on a CPU it is slower
     gradient_checkpointing: bool = False  # layers are computed twice to save memory: equal but for rounding
 
 

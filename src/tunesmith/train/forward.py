@@ -1,7 +1,9 @@
-"""From documents to the sum of their loss, on one of two paths with equal results.
+"""From documents to the sum of their loss, on one of three paths with equal results.
 
 flat    the fused forward of model/flat.py, where the architecture allows it and a probe proves it
-plain   the model's own forward on a padded batch: any architecture, any method, dropout
+packed  the model's own forward on documents one after another in one row, where it is asked for and a probe
+        proves that they do not see each other
+plain   the model's own forward on a padded batch of documents of like length: any architecture, any method, dropout
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from tunesmith.model import flat as fused
 from tunesmith.model.flat_layout import Document, pack
 from tunesmith.model.methods.prompts import refuse_long, virtual_columns
 from tunesmith.train import checkpointing, losses, neftune
-from tunesmith.train.dropout import Noise, key_dropout
+from tunesmith.train.dropout import KeyedDropout, Noise, key_dropout
 
 Precision = Literal["fp32", "bf16"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -26,12 +28,15 @@ PROBE_TOKENS = 512  # rows compared before training, about so many tokens
 PROBE_LIMITS = {"fp32": 1e-4, "bf16": 0.05}  # largest / mean difference, as a share of the logits' spread
 
 
+NEFTUNE = "noise on the embeddings"
+
+
 class Forward(Protocol):
     """`nll_sum` is differentiable; documents of one call are one micro-batch. `logits` are (N, V) float32
     at the supervised places, document by document."""
 
-    path: str  # "flat" or "plain"
-    why: str  # the reason for the plain path
+    path: str  # "flat", "packed" or "plain"
+    why: str  # the reason for another path than flat
     shares_prefix: bool
 
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor: ...
@@ -49,11 +54,13 @@ def choose_forward(
     smoothing: float = 0.0,
     neftune_alpha: float = 0.0,
     twice: bool = False,
+    packing: bool = False,
 ) -> Forward:
     """The flat path if it can be used and gives the plain one's logits on the shortest of `documents`.
 
     `full`: all weights are trained, in fp32, so bf16 means autocast. `smoothing` of labels, in training steps
-    alone; `neftune_alpha`: of its noise; `twice`: layers are computed twice to save memory.
+    alone; `neftune_alpha`: of its noise; `twice`: layers are computed twice to save memory;
+    `packing`: the packed path in place of the plain one, where it gives the plain one's logits.
     """
     refuse_long(model, max(len(d.ids) for d in documents))
     plain = PlainForward(
@@ -61,24 +68,27 @@ def choose_forward(
     )
     if neftune_alpha:
         plain.add_noise(neftune_alpha)
-        plain.why = "noise on the embeddings"  # it belongs to an example, and the shared prefix belongs to many
+        plain.why = NEFTUNE  # it belongs to an example, and the shared prefix belongs to many
     if twice:
         plain.checkpoint_layers()
         plain.why = plain.why or "gradient checkpointing"
     plain.why = plain.why or fused.refusal(model, max(len(d.ids) for d in documents))
-    if plain.why:
-        return plain
     probe = _probe_documents(documents)
+    if plain.why:
+        return PackedForward.instead_of(plain, probe, seed=seed) if packing else plain
     flat = FlatForward(model, precision, smoothing=smoothing)
     with torch.no_grad(), _moved_adapters(model, seed):
-        want = plain.logits(probe)
-        got = flat.logits(probe)
-    difference = (got - want).abs() / want.std()
-    off = float(difference.max() if precision == "fp32" else difference.mean())
+        off = _difference(flat.logits(probe), plain.logits(probe), precision)
     if off > PROBE_LIMITS[precision]:
         plain.why = f"the flat forward differs by {off:.1e} of the logits' spread"
         return plain
     return flat
+
+
+def _difference(got: Tensor, want: Tensor, precision: Precision) -> float:
+    """Largest (bf16: mean) difference of logits, as a share of their spread."""
+    difference = (got - want).abs() / want.std()
+    return float(difference.max() if precision == "fp32" else difference.mean())
 
 
 class FlatForward:
@@ -101,10 +111,15 @@ class PlainForward:
 
     def __init__(self, model: Any, *, precision: Precision, autocast: bool, seed: int, smoothing: float = 0.0):
         self.why = ""
+        self.precision: Precision = precision
         self._model, self._autocast, self._smoothing = model, autocast, smoothing
         self._noise = Noise(seed)
         key_dropout(model, self._noise)
         self._head = model.get_output_embeddings()
+
+    def noisy(self) -> bool:
+        """Whether something is drawn for each document, so that it needs a row of its own."""
+        return bool(self.why == NEFTUNE) or any(isinstance(m, KeyedDropout) for m in self._model.modules())
 
     def add_noise(self, alpha: float) -> None:
         neftune.add_noise(self._model, alpha, self._noise)
@@ -134,6 +149,51 @@ class PlainForward:
         with _head_at(self._head, rows_N), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             logits: Tensor = self._model(input_ids=ids_BT, use_cache=False).logits
         return logits[0].float()
+
+
+class PackedForward(PlainForward):
+    """The plain forward with nothing padded: transformers finds the documents' borders in position_ids where no mask
+    is given. OPT and BLOOM let documents see each other instead, without a word: hence the probe."""
+
+    path = "packed"
+
+    @classmethod
+    def instead_of(cls, plain: PlainForward, probe: Sequence[Document], *, seed: int) -> PlainForward:
+        """`plain` made to pack; or `plain` itself, with the reason, where documents must not share a row."""
+        packed = cls.__new__(cls)
+        packed.__dict__ |= plain.__dict__
+        refusal = packed._refusal(plain, probe, seed)
+        if not refusal:
+            return packed
+        plain.why += f"; not packed: {refusal}"
+        return plain
+
+    def logits(self, documents: Sequence[Document]) -> Tensor:
+        ids_BT = torch.tensor([[i for d in documents for i in d.ids]])
+        positions_BT = torch.tensor([[t for d in documents for t in range(len(d.ids))]])
+        rows, start = [], 0
+        for d in documents:
+            rows += [start + t - 1 for t in range(1, len(d.ids)) if d.trained[t]]
+            start += len(d.ids)
+        with _head_at(self._head, torch.tensor(rows)), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+            logits: Tensor = self._model(input_ids=ids_BT, position_ids=positions_BT, use_cache=False).logits
+        return logits[0].float()
+
+    def _refusal(self, plain: PlainForward, probe: Sequence[Document], seed: int) -> str:
+        if self.noisy():
+            return "noise belongs to a document"
+        if getattr(getattr(self._model, "active_peft_config", None), "is_prompt_learning", False):
+            return "virtual tokens belong to a document"
+        if len(probe) < 2:
+            return "there is but one document to compare"
+        with torch.no_grad(), _moved_adapters(self._model, seed):
+            want = torch.cat([plain.logits([d]) for d in probe])
+            try:
+                off = _difference(self.logits(probe), want, self.precision)
+            except (TypeError, ValueError, RuntimeError) as e:
+                return f"the architecture takes no positions ({(str(e).splitlines() or [''])[0][:120]})"
+        limit = PROBE_LIMITS[self.precision]
+        return f"documents in one row see each other ({off:.1e} of the logits' spread)" if off > limit else ""
 
 
 @contextmanager

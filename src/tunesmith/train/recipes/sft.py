@@ -105,11 +105,13 @@ def prepared(
     bare, texts = load_base(base, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
     model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
     parameters = methods.trainable_parameters(model)
+    groups = methods.parameter_groups(model, spec.method)
+    own = [(name, g["lr_ratio"]) for g in groups if g["lr_ratio"] != 1.0 for name in g["names"]]
     optimizer = make(
         spec.optimizer,
         parameters,
         weight_decay=spec.weight_decay,
-        lr_ratios=spec.lr_ratios,
+        lr_ratios=(*spec.lr_ratios, *own),
         hidden=hidden_weights(model),
     )
     forward = choose_forward(
@@ -121,6 +123,7 @@ def prepared(
         smoothing=spec.label_smoothing,
         neftune_alpha=spec.neftune_alpha,
         twice=exec.gradient_checkpointing,
+        packing=exec.packing,
     )
     return model, parameters, optimizer, forward
 

@@ -1,0 +1,79 @@
+"""Documents in one row: used where they do not see each other, and refused, with the reason, where they do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.tiny import make_tiny
+from tests.train import data
+from tests.train.test_noise import close, gradients, rendered
+from tunesmith.core.stage import Exec
+from tunesmith.model.load import load_base
+from tunesmith.model.methods import catalog as methods
+from tunesmith.train.forward import Forward, PlainForward, choose_forward
+
+RIGHT = ["gpt2", "gpt_neox", "phi", "gemma3_text", "falcon"]
+LEAKS = ["opt", "bloom"]
+
+
+def chosen(tmp_path: Path, family: str, **options: object) -> Forward:
+    base = make_tiny(tmp_path / family, family, initializer_range=0.3)
+    model = methods.wrap(load_base(base, dtype="fp32"), data.FULL, seed=0)
+    return choose_forward(model, rendered(base), "fp32", full=True, seed=0, **options)
+
+
+@pytest.mark.parametrize("family", RIGHT)
+def test_packed_gradients_are_the_plain_ones(tmp_path: Path, family: str) -> None:
+    base = make_tiny(tmp_path / family, family)
+    want, loss, plain = gradients(base, 400, method=data.FULL)
+    got, same_loss, packed = gradients(base, 400, method=data.FULL, packing=True)
+    assert (plain.path, packed.path) == ("plain", "packed")
+    assert same_loss == pytest.approx(loss, abs=1e-5)
+    close(got, want, relative=1e-3)
+
+
+@pytest.mark.parametrize("family", LEAKS)
+def test_an_architecture_whose_documents_see_each_other_is_found_out(tmp_path: Path, family: str) -> None:
+    forward = chosen(tmp_path, family, packing=True)
+    assert forward.path == "plain"
+    assert "documents in one row see each other" in forward.why or "takes no positions" in forward.why
+
+
+def test_documents_with_noise_of_their_own_keep_their_rows(tmp_path: Path) -> None:
+    assert "noise belongs to a document" in chosen(tmp_path, "gpt2", packing=True, neftune_alpha=5.0).why
+    base = make_tiny(tmp_path / "dropout", "gpt2")
+    model = methods.wrap(load_base(base, dtype="fp32"), replace(data.LORA, dropout=0.1), seed=0)
+    forward = choose_forward(model, rendered(base), "fp32", full=False, seed=0, packing=True)
+    assert forward.path == "plain" and "noise belongs to a document" in forward.why
+
+
+def test_without_packing_documents_of_like_length_share_a_padded_batch(tmp_path: Path) -> None:
+    forward = chosen(tmp_path, "gpt2")
+    assert isinstance(forward, PlainForward) and forward.path == "plain"
+    documents = rendered(tmp_path / "gpt2")
+    with torch.no_grad():
+        together = forward.logits(documents)
+        alone = torch.cat([forward.logits([d]) for d in documents])
+    torch.testing.assert_close(together, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_packing_does_not_change_a_training(tmp_path: Path, dataset: Path) -> None:
+    base = make_tiny(tmp_path / "gpt2", "gpt2")
+    runs = [
+        data.train(
+            tmp_path / str(packing),
+            dataset,
+            base,
+            exec=Exec(micro_batch_tokens=300, threads=1, packing=packing),
+            method=data.FULL,
+            lr=1e-3,
+        )
+        for packing in (False, True)
+    ]
+    assert [run.summary["path"].split(":")[0] for run in runs] == ["plain", "packed"]
+    assert data.losses(runs[0]) == pytest.approx(data.losses(runs[1]), abs=1e-5)
+    assert data.max_difference(*runs) < 1e-5
