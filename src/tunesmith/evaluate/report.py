@@ -17,6 +17,7 @@ from tunesmith.core.canonical import canonical_json, file_id, read_json, read_li
 from tunesmith.core.errors import DataError, Problem, StorageError
 from tunesmith.core.nouns import Answer, Interval, Row
 from tunesmith.core.stage import Workspace
+from tunesmith.evaluate import held_out
 from tunesmith.evaluate.measured import Measured
 from tunesmith.evaluate.stages import EvaluateInputs, EvaluateOutputs, EvaluateSpec
 from tunesmith.metrics import catalog, classification
@@ -62,6 +63,7 @@ def evaluate(spec: EvaluateSpec, inputs: EvaluateInputs, work: Workspace) -> Eva
         report["arms"][arm] = {**measure_arm(arm, names, measured, spec), **about[arm]}
         work.stop_if_asked()
     report["paired"] = paired(names, measured, spec)
+    report |= instructions(inputs.dataset, rows, names[0], measured, spec)
     report["mistakes"] = mistakes(rows, answers, measured, names[0])[: spec.mistakes] if "tuned" in answers else []
     first = {arm: facts["metrics"][names[0]]["value"] for arm, facts in report["arms"].items()}
     work.summarize(metric=names[0], **first)
@@ -217,6 +219,26 @@ def paired(names: Sequence[str], measured: Measured, spec: EvaluateSpec) -> list
                 }
             )
     return table
+
+
+def instructions(
+    dataset: Path, rows: Sequence[Row], metric: str, measured: Measured, spec: EvaluateSpec
+) -> dict[str, Any]:
+    """{"held_out": ...} where the test set has tasks that were not trained, and both models answered; else nothing."""
+    arms = {"zero_shot", "tuned"}
+    if measured.kind not in held_out.KINDS or not arms <= set(measured.answers):
+        return {}
+    trained = (
+        row
+        for split in ("train", "validation")
+        if (dataset / f"{split}.jsonl").exists()
+        for row in read_lines(dataset / f"{split}.jsonl", Row)
+    )
+    tasks = held_out.held_out_tasks(trained, rows)
+    if not tasks:
+        return {}
+    facts = held_out.before_and_after(tasks, rows, measured, metric, confidence=spec.confidence)
+    return {"held_out": facts}
 
 
 def mistakes(
