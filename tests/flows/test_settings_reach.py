@@ -21,6 +21,15 @@ CHANGES = {
     "data.split.by": "stratified", "data.split.field": "source", "data.split.test_values": "[x]",
     "data.split.folds": "4", "data.split.fold": "1", "data.split.near": "0.5", "data.split.salt": "x", "data.split.max_deviation": "0.3", "data.limit": "60",
     "train.method.rank": "8", "train.method.alpha": "3", "train.method.dropout": "0.1", "train.method.targets": "[q_proj]",
+    "train.method.init": "pissa", "train.method.rslora": "true", "train.method.dora": "true",
+    "train.method.b_lr_ratio": "4", "train.method.ranks": "{q_proj: 8}", "train.method.bits": "8",
+    "train.method.double_quant": "false", "train.method.virtual_tokens": "5", "train.method.projection": "64",
+    "train.method.placement": "houlsby", "train.method.reduction": "8", "train.method.activation": "gelu",
+    "train.method.scaling": "2", "train.method.train_layers": "last:1", "train.optimizer": "lion",
+    "train.decay": "0.5", "train.lr_ratios": "{lora_B: 2}", "train.label_smoothing": "0.1",
+    "train.neftune_alpha": "5", "train.on_spike": "skip", "train.spike_z": "4", "train.averaging": "ema",
+    "train.ema_decay": "0.9", "train.average_last": "2", "train.validate_every_steps": "3",
+    "train.validate_every_epochs": "0.5",
     "train.method.kind": "full", "train.lr": "0.5", "train.epochs": "3", "train.global_batch": "8",
     "train.max_tokens": "512", "train.schedule": "linear", "train.warmup": "0.2", "train.weight_decay": "0.1",
     "train.max_grad_norm": "2", "train.precision": "bf16", "train.validate_times": "3", "train.validation_rows": "9",
@@ -43,7 +52,7 @@ CHANGES = {
     "data.audit.bias": "off", "data.audit.max_counterfactuals": "3", "data.audit.alpha": "0.2",
     "data.labels.variants": "{x: sports}", "data.labels.judgments": "true", "data.labels.queues": "[mine]",
     "data.labels.method": "majority", "data.labels.threshold": "0.9", "data.labels.disputed": "keep",
-    "data.labels.errors": "9", "data.labels.errors_rows": "99", "data.labels.folds": "3", "data.labels.seed": "4",
+    "data.labels.errors": "9", "data.labels.errors_rows": "99", "data.labels.folds": "7", "data.labels.seed": "4",
     "data.augment.balance": "weights", "data.augment.balance_most": "2", "data.augment.noise": "[typos]",
     "data.augment.noise_share": "0.5", "data.augment.noise_rate": "0.5", "data.augment.near": "0.9",
     "data.augment.ablation": "0", "data.augment.seed": "3", "data.augment.paraphrase": "back_translation",
@@ -54,6 +63,15 @@ CHANGES = {
 # a setting of a step that is off by default changes something where the step is on
 TEACHER = ("documents.teacher.url=https://teacher.example/v1", "documents.teacher.model=t")
 GIVEN: dict[str, tuple[str, ...]] = {
+    "train.method.bits": ("train.method.kind=qlora", "train.method.double_quant=false"),
+    "train.method.double_quant": ("train.method.kind=qlora",),
+    "train.method.virtual_tokens": ("train.method.kind=prompt",),
+    "train.method.projection": ("train.method.kind=p_tuning",),
+    "train.method.placement": ("train.method.kind=bottleneck",),
+    "train.method.reduction": ("train.method.kind=bottleneck",),
+    "train.method.activation": ("train.method.kind=bottleneck",),
+    "train.method.scaling": ("train.method.kind=bottleneck",),
+    "train.method.train_layers": ("train.method.kind=full",),
     "data.dedup.": ("data.dedup.enabled=true",),
     "data.audit.": ("data.audit.enabled=true",),
     "data.labels.": ("data.labels.errors=3",),
@@ -99,6 +117,7 @@ def test_the_setting_changes_something(project: Project, key: str) -> None:
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
+        "train.mixture", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
         "data.dedup.encoder",  # tests/data/near
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py

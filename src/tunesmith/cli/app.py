@@ -49,6 +49,7 @@ VERBS: dict[str, dict[str, str]] = {
         "diff": "Show what differs between two runs or artifacts.",
         "lineage": "Show what a thing was made from.",
         "config": "Show every setting and where it was said.",
+        "methods": "Show every training method: what it trains, what it reads, when to use it.",
         "schema": "Print the JSON Schema of tunesmith.yaml.",
         "doctor": "Re-hash everything stored and explain what is wrong.",
         "backup": "Write a consistent copy of what the project has learnt.",

@@ -30,39 +30,104 @@ class TaskSettings(Section):
 
 
 class MethodSettings(Section):
-    """Which weights are trained."""
+    """Which weights are trained. `tunesmith methods` says when to use which."""
 
-    kind: Literal["lora", "full"] = Field(default="lora", description="low-rank adapters, or every weight")
+    kind: Literal["lora", "qlora", "full", "bottleneck", "ia3", "prompt", "p_tuning", "prefix"] = Field(
+        default="lora", description="which weights are trained"
+    )
     rank: Annotated[int, Field(ge=1, le=1024)] = Field(default=16, description="of the adapters")
     alpha: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: twice the rank")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(default=0.0, description="in the adapters")
     targets: str | list[str] = Field(
         default="all-linear", description="names of the modules that get adapters, or all-linear"
     )
+    init: Literal["uniform", "pissa", "olora", "eva"] = Field(default="uniform", description="how lora starts")
+    rslora: bool = Field(default=False, description="scale by alpha / sqrt(rank): large ranks keep learning")
+    dora: bool = Field(default=False, description="direction and length of the update apart")
+    b_lr_ratio: Annotated[float, Field(gt=0)] = Field(default=1.0, description="LoRA+: B learns so many times faster")
+    ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = Field(
+        default={}, description="a pattern of module names: their rank"
+    )
+    bits: Literal[4, 8] | None = Field(default=None, description="of qlora's base; default: 4")
+    double_quant: bool | None = Field(default=None, description="of qlora with 4 bits; default: true")
+    virtual_tokens: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="of prompt, p_tuning and prefix; default: 20"
+    )
+    projection: Annotated[int, Field(ge=0)] | None = Field(
+        default=None, description="inner width that makes virtual tokens; default: 128 for p_tuning, else none"
+    )
+    placement: Literal["houlsby", "pfeiffer", "parallel"] | None = Field(
+        default=None, description="of bottleneck; default: pfeiffer"
+    )
+    reduction: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="of bottleneck: the model's width over the adapter's; default: 16; 0: rank is the width",
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] | None = Field(
+        default=None, description="of bottleneck; default: relu"
+    )
+    scaling: float | None = Field(default=None, description="of bottleneck; default: 1, for parallel 4")
+    train_layers: str | list[str] = Field(
+        default="all", description='of full: all, "last:4", or patterns of parameter names'
+    )
 
 
 class TrainSettings(Section):
     """How the model learns."""
 
-    recipe: Literal["sft"] = Field(default="sft", description="supervised fine-tuning")
+    recipe: Literal["auto", "sft", "domain"] = Field(
+        default="auto", description="auto: domain adaptation for a domain task, else supervised fine-tuning"
+    )
     method: MethodSettings = MethodSettings()
-    lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: 1e-3 for lora, 2e-5 for full")
+    lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: the method's own")
     epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training rows")
     global_batch: Annotated[int, Field(ge=1)] = Field(default=16, description="examples per optimizer step")
     max_tokens: Annotated[int, Field(ge=16)] = Field(default=1024, description="longest example, prompt and answer")
-    schedule: Literal["cosine", "linear", "constant"] = Field(
+    optimizer: Literal["adamw", "adafactor", "lion", "schedule_free", "muon", "adamw_8bit"] = Field(
+        default="adamw", description="muon is for full; adamw_8bit needs the extra quant"
+    )
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = Field(
         default="cosine", description="how the rate falls after the warm-up"
     )
     warmup: Fraction = Field(default=0.05, description="share of the steps in which the rate rises")
+    decay: Annotated[float, Field(gt=0, le=1)] = Field(default=0.2, description="share of the steps in which wsd falls")
+    lr_ratios: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="a pattern of weight names: a multiple of the rate"
+    )
     weight_decay: Annotated[float, Field(ge=0)] = Field(default=0.0, description="decoupled, as in AdamW")
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(default=1.0, description="longer gradients are clipped")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of each target spread over the vocabulary"
+    )
+    neftune_alpha: Annotated[float, Field(ge=0)] = Field(default=0.0, description="noise on the embeddings; 0: none")
+    on_spike: Literal["ignore", "stop", "skip"] = Field(
+        default="ignore", description="what a batch does whose loss is far above the recent ones"
+    )
+    spike_z: Annotated[float, Field(gt=0)] = Field(default=8.0, description="how many robust deviations are far")
+    averaging: Literal["none", "ema", "last"] = Field(
+        default="none", description="which weights are kept: the trained ones, or a mean of them"
+    )
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.99, description="of the exponential mean")
+    average_last: Annotated[int, Field(ge=1)] = Field(default=4, description="validations in the mean of the last")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: the faster one here")
     validate_times: Annotated[int, Field(ge=1)] = Field(default=4, description="validations, evenly over the run")
+    validate_every_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="in place of that")
+    validate_every_epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="in place of that")
     validation_rows: Annotated[int, Field(ge=1)] = Field(
         default=256, description="at most so many rows each time, seeded"
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="validations without gain before stopping; default: never"
+    )
+    mixture: dict[str, Fraction] = Field(
+        default={}, description="domain: a file, a pattern of files or `general`: its share of the tokens"
+    )
+    max_loss_rise: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="domain: the forgetting budget, of the loss on data.general, relative"
+    )
+    past_budget: Literal["stop", "replay"] = Field(default="stop", description="domain: what happens past it")
+    replay_share: Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=0.2, description="domain: share of general rows in a step, once the budget was exceeded"
     )
     seed: Seed = Field(default=0, description="of the adapters and the order of rows")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tunesmith.core.goals import usual_arms
+from tunesmith.core.settings import MethodSettings, TrainSettings
 from tunesmith.core.stage import Exec
 from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateSpec, GateSpec
 from tunesmith.export.stages import BUNDLE, BundleSpec
@@ -18,12 +19,19 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.metrics.catalog import USUAL
-from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.model.methods.spec import METHODS, MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.stages import SFT, SftSpec
 
 WITHOUT_MODEL = ("majority", "tfidf", "lead")
-DEFAULT_LR = {"lora": 1e-3, "full": 5e-5}
+METHOD_VALUES: dict[str, dict[str, Any]] = {  # of the kinds that read them
+    "qlora": {"bits": 4, "double_quant": True},
+    "prompt": {"virtual_tokens": 20},
+    "p_tuning": {"virtual_tokens": 20, "projection": 128},
+    "prefix": {"virtual_tokens": 20},
+    "bottleneck": {"placement": "pfeiffer", "reduction": 16.0, "activation": "relu"},
+}
+OPTIONAL = ("bits", "double_quant", "virtual_tokens", "projection", "placement", "reduction", "activation", "scaling")
 MISTAKES_SHOWN = 20
 
 
@@ -80,40 +88,64 @@ def answer_step(arm: str, *, after: str) -> Step:
     return Step(name=f"answer {arm}", stage=ANSWER, needs=needs, build=build)
 
 
+def method_spec(said: MethodSettings) -> MethodSpec:
+    """The values that were given, and for the kind's own ones its usual values."""
+    usual = METHOD_VALUES.get(said.kind, {})
+    if said.kind == "bottleneck" and said.placement == "parallel":
+        usual = {**usual, "scaling": 4.0}
+    given = {name: getattr(said, name) for name in OPTIONAL if getattr(said, name) is not None}
+    return MethodSpec(
+        kind=said.kind,
+        rank=said.rank,
+        alpha=said.alpha if said.alpha is not None else 2.0 * said.rank,
+        dropout=said.dropout,
+        targets=said.targets if isinstance(said.targets, str) else tuple(said.targets),
+        init=said.init,
+        rslora=said.rslora,
+        dora=said.dora,
+        b_lr_ratio=float(said.b_lr_ratio),
+        ranks=tuple(said.ranks.items()),
+        train_layers=said.train_layers if isinstance(said.train_layers, str) else tuple(said.train_layers),
+        **(usual | given),
+    )
+
+
+def learning_rate(said: TrainSettings) -> float:
+    return float(said.lr if said.lr is not None else METHODS[said.method.kind].default_lr)
+
+
+def is_domain(c: Context) -> bool:
+    recipe = c.settings.train.recipe
+    return recipe == "domain" or (recipe == "auto" and c.task.kind == "domain")
+
+
 def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
     c, train = j.context, j.context.settings.train
-    method = train.method
     spec = SftSpec(
         kind=c.task.kind,
-        method=MethodSpec(
-            kind=method.kind,
-            rank=method.rank,
-            alpha=method.alpha if method.alpha is not None else 2.0 * method.rank,
-            dropout=method.dropout,
-            targets=method.targets if isinstance(method.targets, str) else tuple(method.targets),
-        ),
-        lr=train.lr if train.lr is not None else DEFAULT_LR[method.kind],
+        method=method_spec(train.method),
+        lr=learning_rate(train),
         epochs=float(train.epochs),
         global_batch=train.global_batch,
         max_tokens=train.max_tokens,
         schedule=train.schedule,
         warmup=float(train.warmup),
-        decay=0.2,
-        optimizer="adamw",
-        lr_ratios=(),
+        decay=float(train.decay),
+        optimizer=train.optimizer,
+        lr_ratios=tuple(train.lr_ratios.items()),
         weight_decay=float(train.weight_decay),
         max_grad_norm=float(train.max_grad_norm),
-        label_smoothing=0.0,
-        neftune_alpha=0.0,
-        on_spike="ignore",
-        spike_z=8.0,
-        averaging="none",
-        ema_decay=0.99,
-        average_last=4,
+        label_smoothing=float(train.label_smoothing),
+        neftune_alpha=float(train.neftune_alpha),
+        on_spike=train.on_spike,
+        spike_z=float(train.spike_z),
+        averaging=train.averaging,
+        ema_decay=train.ema_decay,
+        average_last=train.average_last,
         precision=auto.precision(c, j.base, j.dataset),
         validate_times=train.validate_times,
-        validate_every_steps=None,
-        validate_every_epochs=None,
+        validate_every_steps=train.validate_every_steps,
+        validate_every_epochs=train.validate_every_epochs,
         validation_rows=train.validation_rows,
         patience=train.patience,
         metric=metrics(c)[0],
