@@ -59,14 +59,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec)
 
     def validate(at: state.Position) -> state.Position:
-        """Score, log, and keep the weights if they are the best that forget no more than allowed."""
-        work.progress(at.step, steps, "validate", best=at.best)
-        tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
-        outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
-        if forgetting is not None:
-            outcome |= forgetting.read(at.step, forward, max_tokens=tokens)
-        work.log(step=at.step, **outcome)
-        at = after(at, outcome, spec.metric, allowed=forgetting is None or forgetting.within(at.step))
+        at = validated(work, at, spec.metric, forward, validation, forgetting, steps)
         if at.best_step == at.step:
             state.save_best(work.state, at.step, parameters)
         return at
@@ -87,11 +80,8 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
         norm = optim.clip(parameters.values(), spec.max_grad_norm)
         optim.refuse_non_finite(at.step, loss, norm, [texts.where(i) for i in chosen])
-        lr = optim.rate(
-            at.step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay
-        )
+        lr = rate_at(spec, at.step, steps)
         optim.apply(optimizer, lr=lr)
-
         tokens = sum(len(d.ids) for d in batch)
         seconds = at.seconds + time.perf_counter() - started
         at = replace(at, step=at.step + 1, tokens=at.tokens + tokens, seconds=seconds)
@@ -106,8 +96,8 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
             work.stop_if_asked()
 
     state.load_best(work.state, at.best_step, parameters)
-    trained_weights = sum(p.numel() for p in parameters.values())
-    work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights))
+    trained = sum(p.numel() for p in parameters.values())
+    work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights=trained))
     folder = work.scratch / "checkpoint"
     write_checkpoint(folder, cast(Any, spec), inputs.base, model, renderer, at, steps)  # method, base, metric
     return DomainOutputs(checkpoint=folder)
@@ -133,6 +123,30 @@ def prepared(
         model, documents, spec.precision, full=full, seed=spec.seed, twice=exec.gradient_checkpointing
     )
     return model, parameters, optimizer, forward
+
+
+def rate_at(spec: DomainSpec, step: int, steps: int) -> float:
+    """Learning rate of 0-based `step`."""
+    return optim.rate(step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay)
+
+
+def validated(
+    work: Workspace,
+    at: state.Position,
+    metric: str,
+    forward: Forward,
+    validation: Validation,
+    forgetting: Forgetting | None,
+    steps: int,
+) -> state.Position:
+    """Score the held-out texts and the general data side by side, and log both."""
+    work.progress(at.step, steps, "validate", best=at.best)
+    tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+    outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
+    if forgetting is not None:
+        outcome |= forgetting.read(at.step, forward, max_tokens=tokens)
+    work.log(step=at.step, **outcome)
+    return after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
 
 
 def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
@@ -273,6 +287,7 @@ def summary(
     mixture: Mixture,
     forgetting: Forgetting | None,
     steps: int,
+    *,
     trained_weights: int,
 ) -> dict[str, Any]:
     found: dict[str, Any] = {
