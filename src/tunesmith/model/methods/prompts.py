@@ -110,7 +110,7 @@ def answering(model: Any) -> Any:
 def prefixed(model: PeftModel) -> Prefixed:
     """A class of its own for each architecture, as transformers has: callers try what an architecture can do."""
     base = model.get_base_model()
-    return type(f"Prefixed{type(base).__name__}", (Prefixed,), {})(model)  # type: ignore[no-any-return]
+    return type(f"Prefixed{type(base).__name__}", (Prefixed,), {})(model)
 
 
 class Prefixed(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -135,11 +135,11 @@ class Prefixed(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.base.dtype  # type: ignore[no-any-return]
+        return self.base.dtype
 
     @property
     def device(self) -> torch.device:
-        return self.base.device  # type: ignore[no-any-return]
+        return self.base.device
 
     def get_output_embeddings(self) -> Any:
         return self.base.get_output_embeddings()

@@ -30,6 +30,7 @@ from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.model.methods.targets import linear_layers, target_names
 
 FACTS = "quantization.json"
+PRODUCTS = ("Linear", "FalconLinear")  # classes whose layers compute x Wᵀ + bias and nothing else
 
 
 def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int, texts: Sequence[Sequence[int]] = ()) -> PeftModel:
@@ -82,15 +83,22 @@ def merge(model: PeftModel) -> PreTrainedModel:
 def quantize(model: PreTrainedModel, spec: MethodSpec) -> None:
     """Puts quantized layers in place of `model`'s linear ones, one after the other, but for the output head."""
     need("bitsandbytes", extra="quant", why="qlora")
-    from tunesmith.model.methods.quantized import EightBits, FourBits
+    from tunesmith.model.methods.quantized import BLOCK, EightBits, FourBits
 
     layers = linear_layers(model)
-    wrong = sorted({type(m).__name__ for m in layers.values() if type(m) is not nn.Linear})
+    wrong = sorted({type(m).__name__ for m in layers.values() if type(m).__name__ not in PRODUCTS})
     if wrong or not layers:
         raise InputError(
             f"{model.config.model_type} has layers of type {', '.join(wrong) or 'none'}, which cannot be quantized",
             where="train.method.kind: qlora",
             fix="use kind: lora",
+        )
+    odd = sorted({m.in_features for m in layers.values() if m.in_features % BLOCK})
+    if odd and spec.dora and spec.bits == 4:  # PEFT's DoRA dequantizes for itself, on a CPU wrongly then
+        raise InputError(
+            f"dora on 4 bits needs layers whose inputs are a multiple of {BLOCK}, and here are some of {odd[0]}",
+            where="train.method.dora",
+            fix="bits: 8, or leave dora out",
         )
     for name, layer in layers.items():
         new = FourBits.of(layer, double_quant=spec.double_quant) if spec.bits == 4 else EightBits.of(layer)

@@ -14,13 +14,14 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 import torch.nn.functional as F
+from bitsandbytes.nn.modules import Int8Params, Params4bit
 from torch import Tensor, nn
 
 BLOCK = 64  # weights that share a scale, in 4 bits
 OUTLIER = 6.0  # inputs beyond it are not rounded in 8 bits, where inputs are: not on a CPU
 
 
-class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc]  # bitsandbytes is untyped
+class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc, name-defined]  # bitsandbytes is untyped
     """NF4: blocks of 64 weights, each scaled by its largest; with double quantization the scales are in 8 bits."""
 
     @classmethod
@@ -38,7 +39,7 @@ class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc]  # bitsandbytes is unty
             _rounded(layer.weight), blocksize=BLOCK, compress_statistics=double_quant, quant_type="nf4"
         )
         state.dtype = layer.weight.dtype  # of the weights when they compute
-        new.weight = bnb.nn.Params4bit(
+        new.weight = Params4bit(
             codes,
             requires_grad=False,
             quant_state=state,
@@ -55,18 +56,19 @@ class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc]  # bitsandbytes is unty
         return _Product.apply(x, self) if x.device.type == "cpu" else super().forward(x)
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
-        """[outputs, inputs]."""
-        state = copy.copy(self.weight.quant_state)
+        """[outputs, inputs]. Block by block: bitsandbytes 0.50.2 reads a block that spans two rows wrongly on a CPU."""
+        state, size = copy.copy(self.weight.quant_state), self.in_features * self.out_features
         state.dtype = dtype
+        state.shape = torch.Size((size // BLOCK, BLOCK) if size % BLOCK == 0 else (1, size))
         found: Tensor = bnb.functional.dequantize_4bit(self.weight.data, state)
-        return found
+        return found.view(self.out_features, self.in_features)
 
     def parts(self) -> list[Tensor]:
         state = self.weight.quant_state
         return [self.weight.data, state.absmax, *((state.offset, state.state2.absmax) if state.nested else ())]
 
 
-class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc]  # bitsandbytes is untyped
+class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc, name-defined]  # bitsandbytes is untyped
     """int8: each row scaled so that its largest weight is 127."""
 
     @classmethod
@@ -82,7 +84,7 @@ class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc]  # bitsandbytes is u
         weight = _rounded(layer.weight)
         largest = weight.abs().amax(1)
         codes = (weight * (127 / largest.clamp_min(torch.finfo(torch.float32).tiny))[:, None]).round().to(torch.int8)
-        new.weight = bnb.nn.Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=largest)
+        new.weight = Int8Params(codes, requires_grad=False, has_fp16_weights=False, CB=codes, SCB=largest)
         new.bias = layer.bias
         return new
 

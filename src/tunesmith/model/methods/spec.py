@@ -244,7 +244,10 @@ def read_method(checkpoint: Path) -> MethodSpec:
     """The MethodSpec in a checkpoint's checkpoint.json; fields that it lacks were not in use. Raises ModelError."""
     path = checkpoint / "checkpoint.json"
     try:
-        return msgspec.convert(read_json(path)["method"], MethodSpec)
+        values = read_json(path)["method"]
+        if unknown := sorted(set(values) - {f.name for f in fields(MethodSpec)}):
+            raise TypeError(f"{', '.join(unknown)} would be passed over")
+        return msgspec.convert(values, MethodSpec)
     except OSError as e:
         raise ModelError("cannot be read", where=str(path), fix="give the folder of a checkpoint or bundle") from e
     except (msgspec.MsgspecError, KeyError, TypeError, InputError) as e:
