@@ -186,3 +186,23 @@ def test_what_a_test_set_of_texts_could_prove_is_said_without_a_forecast() -> No
     assert "not forecast" in said[0] and "30 independent items are enough" in said[1]
     few = feasibility(goals[1:], ["a text"] * 3, ["a", "b", "c"], kind="domain")
     assert "cannot be proven" in few[0]
+
+
+def test_the_report_page_draws_a_domain_report(report: Path, answers: dict[str, Path]) -> None:
+    from tests.web.facts import make_facts
+    from tunesmith.web.report import report_page
+
+    facts = make_facts()
+    log = [
+        {"step": 0, "validation_loss": 5.0, "bits_per_byte": 4.1, "perplexity": 148.0},
+        {"step": 1, "loss": 4.9, "lr": 1e-3, "grad_norm": 1.0, "tokens": 9},
+        {"step": 2, "validation_loss": 4.0, "bits_per_byte": 3.2, "perplexity": 54.0, "loss_rise": 0.1},
+    ]
+    facts |= {"kind": "domain", "report": read_json(report / "report.json", dict[str, Any]), "threshold": None}
+    facts["training"] |= {"log": log, "metric": "bits_per_byte", "best": 3.2, "best_step": 2, "steps": 2}
+    page = report_page(facts)
+    arms = facts["report"]["arms"]
+    tuned, base = (arms[a]["metrics"]["bits_per_byte"]["value"] for a in ("tuned", "zero_shot"))
+    assert f"reaches bits_per_byte {tuned:.3f}" in page
+    assert f"the best cheaper approach, zero-shot, reaches {base:.3f}" in page
+    assert 'id="classes"' not in page and "Weakest answers" in page
