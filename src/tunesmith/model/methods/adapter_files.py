@@ -36,7 +36,11 @@ def write(folder: Path, state: Mapping[str, Tensor], config: Any, *, base: str) 
         folder / WEIGHTS,
         metadata={"format": "pt"},
     )
-    values = config.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
+    write_config(folder, config.to_dict(), base=base)
+
+
+def write_config(folder: Path, config: dict[str, Any], *, base: str) -> None:
+    values = config | {"base_model_name_or_path": base, "inference_mode": True}
     values["peft_type"] = str(getattr(values["peft_type"], "value", values["peft_type"]))
     for key in ("target_modules", "feedforward_modules"):
         if values.get(key) and not isinstance(values[key], str):  # a pattern
