@@ -20,7 +20,7 @@ import msgspec
 from tunesmith.core.canonical import content_id
 from tunesmith.core.nouns import Row
 from tunesmith.data.audit.group_terms import GROUP_OF, OBJECT_HER, POSSESSIVE_HER, SWAPS, TERMS
-from tunesmith.data.audit.reading import word_set
+from tunesmith.data.audit.reading import word_set, words_of
 from tunesmith.data.audit.spans import Span
 
 Group = tuple[str, str]  # dimension, group
@@ -173,7 +173,7 @@ def counterfactuals(rows: Iterable[Row]) -> Iterator[dict[str, Any]]:
     should stay. A row in which a swap would change nothing, or that mixes both sides of a pair, gives none.
     """
     for row in rows:
-        if not any(SWAPPABLE & set(_WORD.findall(m.content.lower())) for m in row.messages if m.role == "user"):
+        if not any(not SWAPPABLE.isdisjoint(words_of(m.content.lower())) for m in row.messages if m.role == "user"):
             continue  # cheaper than the search for every term
         messages, swaps = [], []
         for message in row.messages:

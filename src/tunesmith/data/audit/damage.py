@@ -28,6 +28,7 @@ def find(text: str, words: Sequence[str], *, is_input: bool) -> Iterator[Span]:
         what = "replacement_character" if m.group() == "\ufffd" else "control_character"
         yield Span(m.start(), m.end(), "encoding_damage", what, 0.9)
     if len(words) >= REPEATED_WORDS:
-        counts = Counter(words)
-        if len(counts) < MAX_DISTINCT * len(words):
-            yield Span(0, len(text), "repetition", counts.most_common(1)[0][0], 1 - len(counts) / len(words))
+        distinct = len(set(words))
+        if distinct < MAX_DISTINCT * len(words):
+            commonest = Counter(words).most_common(1)[0][0]
+            yield Span(0, len(text), "repetition", commonest, 1 - distinct / len(words))

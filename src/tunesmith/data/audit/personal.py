@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tunesmith.data.audit.pseudonyms import Pseudonyms
+from tunesmith.data.audit.pseudonyms import NOTHING, Pseudonyms
 from tunesmith.data.audit.reading import Reading, read
 from tunesmith.data.audit.scan import Scanner, surest
 from tunesmith.data.audit.spans import Span, replace_spans, resolve
@@ -28,7 +28,7 @@ class Personal:
 
     def find(self, reading: Reading) -> list[Span]:
         """Spans that count, in order and apart. Where two overlap the stricter policy wins, then the surer kind."""
-        if self.ours.search(reading.text) is not None:
+        if self.ours.pattern != NOTHING and self.ours.search(reading.text) is not None:
             # what stands beside a pseudonym is read as if it were not there: an address may begin in a number
             reading = read(self.ours.sub(lambda m: FILLER * len(m.group()), reading.text))
         candidates = self.scanner.find(reading)

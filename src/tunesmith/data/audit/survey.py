@@ -16,7 +16,7 @@ from tunesmith.data.audit.balance import Lengths, lengths_of, small_classes
 from tunesmith.data.audit.bias import Association, Mentions, groups_in
 from tunesmith.data.audit.language import UNDETERMINED, identifier
 from tunesmith.data.audit.leakage import EXTRACTIVE, LabelWords, copied_answer
-from tunesmith.data.audit.reading import read
+from tunesmith.data.audit.reading import words_of
 from tunesmith.data.audit.stages import AuditSpec
 from tunesmith.data.audit.texts import texts_of
 from tunesmith.data.audit.triggers import Triggers
@@ -97,7 +97,7 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
             survey.language_of.append(survey.language_names.setdefault(code, len(survey.language_names)))
         if spec.bias == "off" and survey.triggers is None:
             continue
-        words = read(text).words
+        words = words_of(text.lower())
         if spec.bias != "off":
             survey.mentions.note(groups_in(words), row.target if classify else None)
         if survey.triggers is not None and row.messages:
@@ -106,7 +106,8 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
 
 def _second_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Survey) -> None:
     for row in _rows(rows_file, work, "audit: compare"):
-        _, lower, words, _ = read(row.example.input)
+        lower = row.example.input.lower()
+        words = words_of(lower)
         if survey.label_words is not None and spec.leakage != "off":
             survey.label_words.note(lower, words, row.target)
         if survey.triggers is not None and row.messages:
