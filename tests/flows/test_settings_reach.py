@@ -117,7 +117,7 @@ def test_the_setting_changes_something(project: Project, key: str) -> None:
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
-        "train.mixture", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
+        "train.mixture", "train.general", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
         "data.dedup.encoder",  # tests/data/near
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py

@@ -119,6 +119,9 @@ class TrainSettings(Section):
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="validations without gain before stopping; default: never"
     )
+    general: list[str] = Field(
+        default=[], description="domain: files of general text (a column `text`) to score, and to replay"
+    )
     mixture: dict[str, Fraction] = Field(
         default={}, description="domain: a file, a pattern of files or `general`: its share of the tokens"
     )

@@ -11,6 +11,7 @@ the artifacts it has.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from tunesmith.ledger.forget import tombstones
 from tunesmith.ledger.ledger import Ledger
 
 Built = tuple[Any, dict[str, Any]]  # a spec and the ids of the inputs
+ANY_LENGTH = 1 << 30
 ENCODER = "all-minilm-l6-v2"
 FACTS = {  # what a step says of itself: file, and the output it is in
     "documents": ("documents.json", "passages"), "corpus": ("corpus.json", "made"), "pairs": ("pairs.json", "pairs"),
@@ -284,7 +286,7 @@ def prepare_step(j: Journey) -> Built:
         min_class_rows=data.min_class_rows,
         limit=data.limit,
         seed=data.seed,
-        max_tokens=j.context.settings.train.max_tokens,
+        max_tokens=ANY_LENGTH if is_domain(j.context) else j.context.settings.train.max_tokens,
         over_long=data.over_long,
         system=j.context.system,
         restored=restored_in(j.context.ledger, "prepare"),
@@ -365,6 +367,41 @@ def augment_step(j: Journey) -> Built:
         system=j.context.system,
     )
     return spec, {"dataset": j.made("prepare", "dataset"), "base": j.base.artifact.id}
+
+
+def is_domain(c: Context) -> bool:
+    """Whether training is on texts, which are divided into windows, and not on examples."""
+    recipe = c.settings.train.recipe
+    return recipe == "domain" or (recipe == "auto" and c.task.kind == "domain")
+
+
+def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
+    """Texts that the model should not forget: read and divided like others, scored at every validation."""
+    if not context.settings.train.general:
+        return ()
+
+    def check(j: Journey) -> Built:
+        files = expand(j.context.root, j.context.settings.train.general).files
+        source = _stored(j.context, files, "train.general")
+        spec = CheckSpec(
+            kind="domain", text="text", label=None, group=None, shape=None, query=None, sheet=None, keep=(), labels=(),
+            variants={}, unlabelled="refuse", forgotten=tombstones(j.context.ledger), bad_rows="refuse",
+            duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
+        )  # fmt: skip
+        return spec, {"source": source, "made": None}
+
+    def prepare(j: Journey) -> Built:
+        spec, inputs = prepare_step(j)
+        plain = replace(
+            spec, kind="domain", labels=(), by="random", near=0.0, time_field=None, field=None, test_values=(),
+            limit=None, max_deviation=1.0, restored=(),
+        )  # fmt: skip
+        return plain, {**inputs, "examples": j.made("general check", "examples"), "previous": None}
+
+    return (
+        Step(name="general check", stage=CHECK, needs=(after,), build=check),
+        Step(name="general", stage=PREPARE, needs=("general check",), build=prepare),
+    )
 
 
 # The chain

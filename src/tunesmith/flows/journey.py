@@ -42,7 +42,7 @@ class Journey:
 
     @property
     def dataset_id(self) -> str:
-        return self.latest("dataset")
+        return self.made("augment" if "augment" in self.runs else "prepare", "dataset")
 
     @property
     def dataset(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ DATA_WORDS = {
     "documents": "manuals to passages", "corpus": "passages to texts", "pairs": "passages to questions and answers",
     "approve": "people's approval", "check": "the raw files", "clean": "named steps over the texts",
     "dedup": "near copies", "audit": "personal data, secrets, bias", "label": "judgments and label errors",
+    "general check": "general texts", "general": "general texts",
     "prepare": "split and token lengths", "augment": "rows made from training rows",
 }  # fmt: skip
 DATA_SECONDS = 1.0  # of a step over the rows, and so much more for each 1,000 of them:

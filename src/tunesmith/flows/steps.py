@@ -16,11 +16,12 @@ from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateS
 from tunesmith.export.stages import BUNDLE, BundleSpec
 from tunesmith.flows import auto
 from tunesmith.flows.context import Context
-from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps
+from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps, general_steps, is_domain
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.metrics.catalog import USUAL
 from tunesmith.model.methods.spec import METHODS, MethodSpec
 from tunesmith.text.prompt import system_prompt
+from tunesmith.train.domain_stages import DOMAIN, DomainSpec
 from tunesmith.train.stages import SFT, SftSpec
 
 WITHOUT_MODEL = ("majority", "tfidf", "lead")
@@ -31,6 +32,7 @@ METHOD_VALUES: dict[str, dict[str, Any]] = {  # of the kinds that read them
     "prefix": {"virtual_tokens": 20},
     "bottleneck": {"placement": "pfeiffer", "reduction": 16.0, "activation": "relu"},
 }
+DOMAIN_METRICS = ("bits_per_byte", "perplexity")
 OPTIONAL = ("bits", "double_quant", "virtual_tokens", "projection", "placement", "reduction", "activation", "scaling")
 MISTAKES_SHOWN = 20
 
@@ -114,11 +116,6 @@ def learning_rate(said: TrainSettings) -> float:
     return float(said.lr if said.lr is not None else METHODS[said.method.kind].default_lr)
 
 
-def is_domain(c: Context) -> bool:
-    recipe = c.settings.train.recipe
-    return recipe == "domain" or (recipe == "auto" and c.task.kind == "domain")
-
-
 def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
     c, train = j.context, j.context.settings.train
     spec = SftSpec(
@@ -155,6 +152,38 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         base=j.base.name,
     )
     return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id}
+
+
+def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
+    c, train = j.context, j.context.settings.train
+    metric: Any = metrics(c)[0] if metrics(c)[0] in DOMAIN_METRICS else DOMAIN_METRICS[0]
+    spec = DomainSpec(
+        method=method_spec(train.method),
+        base=j.base.name,
+        lr=learning_rate(train),
+        epochs=float(train.epochs),
+        global_batch=train.global_batch,
+        max_tokens=train.max_tokens,
+        schedule=train.schedule,
+        warmup=float(train.warmup),
+        decay=float(train.decay),
+        optimizer=train.optimizer,
+        lr_ratios=tuple(train.lr_ratios.items()),
+        weight_decay=float(train.weight_decay),
+        max_grad_norm=float(train.max_grad_norm),
+        precision=auto.precision(c, j.base, j.dataset),
+        metric=metric,
+        validate_times=train.validate_times,
+        validation_rows=train.validation_rows,
+        patience=train.patience,
+        mixture=tuple(train.mixture.items()),
+        max_loss_rise=train.max_loss_rise,
+        past_budget=train.past_budget,
+        replay_share=train.replay_share,
+        seed=train.seed,
+    )
+    general = j.made("general", "dataset") if "general" in j.runs else None
+    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general}
 
 
 def evaluate_step(j: Journey) -> tuple[EvaluateSpec, dict[str, Any]]:
@@ -204,11 +233,17 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
 def steps(context: Context) -> tuple[Step, ...]:
     """Everything `run` does, in order."""
     data = data_steps(context)
+    if is_domain(context):
+        after = ("general",) if context.settings.train.general else (data[-1].name,)
+        trained = Step(name="train", stage=DOMAIN, needs=after, build=domain_step)
+    else:
+        trained = Step(name="train", stage=SFT, needs=(data[-1].name,), build=train_step)
     cheap = tuple(answer_step(a, after=data[-1].name) for a in arms(context))
     return (
         *data,
+        *(general_steps(context, after=data[-1].name) if is_domain(context) else ()),
         *cheap,
-        Step(name="train", stage=SFT, needs=(data[-1].name,), build=train_step),
+        trained,
         answer_step("tuned", after=data[-1].name),
         Step(name="evaluate", stage=EVALUATE, needs=(*(s.name for s in cheap), "answer tuned"), build=evaluate_step),
         Step(name="gate", stage=GATE, needs=("evaluate",), build=gate_step),
@@ -252,5 +287,9 @@ def exec_for(journey: Journey, step: Step) -> Exec:
     settings = journey.context.settings.exec
     tokens = settings.micro_batch_tokens
     if tokens == "auto":
-        tokens = auto.micro_batch_tokens(journey.context, journey.base, journey.dataset) if step.stage is SFT else 4096
+        tokens = (
+            auto.micro_batch_tokens(journey.context, journey.base, journey.dataset)
+            if step.stage in (SFT, DOMAIN)
+            else 4096
+        )
     return Exec(micro_batch_tokens=tokens, threads=settings.threads, save_every_s=float(settings.save_every_s))
