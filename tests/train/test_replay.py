@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.train import data
 from tunesmith.core.errors import InputError
-from tunesmith.train.batches import shuffled
+from tunesmith.train.batches import Schedule, shuffled
+from tunesmith.train.packing import row_schedule
 from tunesmith.train.replay import Item, Mixture, Stream, source_of
 
 
@@ -77,6 +78,23 @@ def test_the_order_of_files_changes_nothing() -> None:
     assert Mixture(items, shares={"general": 0.3}, seed=2).epoch(0) != a.epoch(0)
 
 
+def test_rows_in_steps_are_those_of_a_plain_schedule_where_nothing_is_mixed() -> None:
+    rows = data.make_rows(21, seed=1)
+    plain = Schedule(rows, epochs=2.0, global_batch=8, seed=3)
+    mixed = row_schedule(rows, [], mixture=(), epochs=2.0, global_batch=8, seed=3)
+    assert [mixed.batch(s) for s in range(mixed.steps)] == [plain.batch(s) for s in range(plain.steps)]
+
+
+def test_general_rows_are_mixed_into_the_steps_of_instruction_tuning() -> None:
+    rows, general = data.make_rows(18, seed=1, file="own.csv"), data.make_rows(50, seed=2, file="other.csv")
+    schedule = row_schedule(rows, general, mixture=(("general", 0.25),), epochs=3.0, global_batch=8, seed=0)
+    taken = [i for s in range(schedule.steps) for i in schedule.batch(s)]
+    assert Counter(i < 18 for i in taken) == {True: 54, False: 18}
+    assert len({i for i in taken if i >= 18}) == 18
+    by_file = row_schedule(rows, general, mixture=(("own.*", 1.0),), epochs=1.0, global_batch=8, seed=0)
+    assert sorted(by_file.batch(0) + by_file.batch(1) + by_file.batch(2)) == list(range(18))
+
+
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=30),
     cuts=st.lists(st.floats(0, 200, allow_nan=False), min_size=1, max_size=8),
@@ -85,9 +103,7 @@ def test_a_stream_cut_anywhere_is_the_stream(sizes: list[int], cuts: list[float]
     items = [Item(key=str(i), file="f", line=i, size=s) for i, s in enumerate(sizes)]
     members = list(range(len(items)))
     borders = [0.0, *sorted(cuts), 200.0]
-    parts = [
-        x for low, high in itertools.pairwise(borders) for x in Stream(items, members, 0).take(low, high)
-    ]
+    parts = [x for low, high in itertools.pairwise(borders) for x in Stream(items, members, 0).take(low, high)]
     assert parts == Stream(items, members, 0).take(0.0, 200.0)
     counts = Counter(parts)
     assert set(counts.values()) == {1}
