@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train import data
+from tunesmith.core.nouns import Message
 from tunesmith.model.flat_layout import Document
-from tunesmith.train.batches import Schedule, shuffled, split
+from tunesmith.train.batches import Schedule, render_rows, shuffled, split
+from tunesmith.train.stages import many_epochs
 from tunesmith.train.validate import validation_steps
 
 ROWS = data.make_rows(10, seed=0)
@@ -66,3 +70,30 @@ def test_micro_batches_hold_every_document_once_within_the_limit(lengths: list[i
 )
 def test_validations_are_even_and_end_with_the_last_step(steps: int, times: int, want: set[int]) -> None:
     assert validation_steps(steps, times) == want
+
+
+def test_a_turn_of_weight_0_is_read_and_not_learnt_and_a_row_s_weight_counts_for_all_its_tokens(
+    tiny_llama: Path,
+) -> None:
+    from tunesmith.text.render import Renderer
+
+    renderer = Renderer.load(tiny_llama, system="s")
+
+    def supervised(turn_weight: float, row_weight: float) -> Document:
+        messages = (
+            Message(role="user", content="ball"),
+            Message(role="assistant", content="sports sports", weight=turn_weight),
+            Message(role="user", content="aktie"),
+        )
+        row = msgspec.structs.replace(ROWS[0], messages=messages, target="business", weight=row_weight)
+        return render_rows([row], renderer, 128)[0]
+
+    both, last = supervised(1.0, 1.0), supervised(0.0, 1.0)
+    assert both.ids == last.ids
+    assert sum(both.trained) > sum(last.trained) == len(renderer.answer("business"))
+    assert supervised(0.0, 2.5).supervised == 2.5 * last.supervised
+
+
+def test_many_epochs_over_a_small_set_are_remarked() -> None:
+    assert "8 epochs over 100 rows" in many_epochs(8.0, 100)
+    assert many_epochs(3.0, 100) == "" == many_epochs(8.0, 100_000)

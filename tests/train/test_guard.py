@@ -8,14 +8,16 @@ import random
 import threading
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
+from safetensors import safe_open
 
 from tests.train import data
 from tests.train.test_resume import stopping_at
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.stage import Exec
-from tunesmith.train import forward
+from tunesmith.train import forward, state
 from tunesmith.train.guard import IN_A_ROW, is_spike, robust_z
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optim import adamw
@@ -137,6 +139,14 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing(
     assert any("memory" in label for label, _ in said)
     assert "Memory ran out" in work.summary["notes"][0]
     assert sum(size > 150 for size in sizes) < 5  # it does not run into the wall at each step
+    assert state.resume_more(work.state) == {}
+    at = msgspec.json.decode(saved_position(work.state), type=Position)
+    assert 0 < at.micro_batch_tokens < 1200  # and a resumed run begins with what fits
+
+
+def saved_position(folder: Path) -> str:
+    with safe_open(folder / state.FILE, "pt") as f:
+        return f.metadata()["position"]
 
 
 def test_one_example_that_does_not_fit_is_explained_by_part() -> None:

@@ -12,6 +12,8 @@ from tunesmith.core.stage import Stage
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.optimizers.names import OPTIMIZERS, Name
 
+MANY_EPOCHS, SMALL_SET = 3, 5000  # beyond so many epochs over fewer rows there is a note
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftSpec:
@@ -106,6 +108,16 @@ class SftInputs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SftOutputs:
     checkpoint: Path = field(metadata={"kind": "checkpoint"})
+
+
+def many_epochs(epochs: float, rows: int) -> str:
+    """A note where a small set is read so often that the model will know it by heart; "" elsewhere."""
+    if epochs <= MANY_EPOCHS or rows >= SMALL_SET:
+        return ""
+    return (
+        f"{epochs:g} epochs over {rows} rows: after about {MANY_EPOCHS} a model mostly learns a small set by heart."
+        " Watch the validation loss, or set train.patience."
+    )
 
 
 SFT = Stage(

@@ -30,7 +30,7 @@ from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.guard import WINDOW, is_spike
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
-from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec
+from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.validate import Validation, overfitting, validate_after
 
 T = TypeVar("T")
@@ -91,7 +91,8 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
             work.stop_if_asked()
 
     state.load_best(work.state, at.best_step, parameters)
-    work.summarize(**_summary(spec, at, forward, trained_weights=sum(p.numel() for p in parameters.values())))
+    trained_weights = sum(p.numel() for p in parameters.values())
+    work.summarize(**_summary(spec, at, forward, rows=len(rows), trained_weights=trained_weights))
     folder = work.scratch / "checkpoint"
     write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, places)
     return SftOutputs(checkpoint=folder)
@@ -171,8 +172,8 @@ def fitted(
     return found, at
 
 
-def _summary(spec: SftSpec, at: state.Position, forward: Forward, *, trained_weights: int) -> dict[str, Any]:
-    notes = [overfitting(at.judgments)]
+def _summary(spec: SftSpec, at: state.Position, forward: Forward, *, rows: int, trained_weights: int) -> dict[str, Any]:
+    notes = [overfitting(at.judgments), many_epochs(spec.epochs, rows)]
     if at.micro_batch_tokens:
         notes.append(f"Memory ran out: micro-batches were cut to {at.micro_batch_tokens} tokens, and training went on.")
     if at.left_out:
