@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from tests.train import data
 from tests.train.domain_data import adapt, asked_rows, make_texts, text_rows
+from tunesmith.core.canonical import read_lines
 from tunesmith.core.errors import DataError, InputError, Stopped
+from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Exec
 from tunesmith.model.load import load_base, load_tuned
 from tunesmith.model.text_scores import score_texts
@@ -127,6 +129,23 @@ def test_micro_batches_do_not_change_the_weights(tmp_path: Path, texts: Path, ti
     one = adapt(tmp_path / "one", texts, tiny_llama, exec=Exec(micro_batch_tokens=64, threads=1))
     all_ = adapt(tmp_path / "all", texts, tiny_llama, exec=Exec(micro_batch_tokens=100_000, threads=1))
     assert data.max_difference(one, all_) < 1e-5
+
+
+def test_the_order_of_rows_in_the_files_changes_nothing(tmp_path: Path, general: Path, tiny_llama: Path) -> None:
+    train, validation = text_rows(14, seed=1), text_rows(6, seed=2)
+    turned_general = make_texts(
+        tmp_path / "general",
+        list(read_lines(general / "train.jsonl", Row))[::-1],
+        list(read_lines(general / "validation.jsonl", Row))[::-1],
+    )
+    a = make_texts(tmp_path / "a", train, validation)
+    b = make_texts(tmp_path / "b", train[::-1], validation[::-1])
+    mixture = (("general", 0.2),)
+    one = adapt(tmp_path / "one", a, tiny_llama, general=general, mixture=mixture, validation_rows=4)
+    other = adapt(tmp_path / "other", b, tiny_llama, general=turned_general, mixture=mixture, validation_rows=4)
+    assert data.weights(one).keys() == data.weights(other).keys()
+    assert data.max_difference(one, other) < 1e-6
+    assert data.losses(one) == pytest.approx(data.losses(other), rel=1e-6)
 
 
 @pytest.mark.parametrize("replay", [False, True], ids=["texts alone", "with replay"])

@@ -32,6 +32,7 @@ from tunesmith.train.forward import Forward
 from tunesmith.train.validate import chosen_rows
 
 FILE = "forgetting.json"  # beside the training state
+LEAST = 1e-3  # nats a token: a rise over less is no share of anything that matters
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,4 +181,4 @@ class Forgetting:
 
     def _rises(self, step: int) -> dict[str, float]:
         before = self.readings[0]
-        return {file: loss / before[file] - 1 for file, loss in self.readings[step].items()}
+        return {file: loss / max(before[file], LEAST) - 1 for file, loss in self.readings[step].items()}
