@@ -94,10 +94,11 @@ def _decode_rows(
             return
         if len(going) < len(texts):
             rows, texts = rows.keep(going), [texts[r] for r in going]
-        rows = _step(network, rows, [text.ids[-1] for text in texts])
+        rows = step(network, rows, [text.ids[-1] for text in texts])
 
 
-def _step(network: Network, rows: Rows, tokens: list[int]) -> Rows:
+def step(network: Network, rows: Rows, tokens: list[int]) -> Rows:
+    """The rows after one more token each."""
     b = len(tokens)
     mask = torch.cat([rows.mask_BK, rows.mask_BK.new_ones(b, 1)], 1)
     logits = network(

@@ -40,9 +40,9 @@ def padded_batches(prompts: Sequence[Sequence[int]], *, batch_tokens: int, more:
     return found
 
 
-def read_rows(network: Network, prompts: Sequence[Sequence[int]]) -> Rows:
-    """Run the prompts through the model."""
-    shared = common_beginning(sorted({tuple(p) for p in prompts}))
+def read_rows(network: Network, prompts: Sequence[Sequence[int]], *, share: bool = True) -> Rows:
+    """Run the prompts through the model. `share`: their common beginning once, which needs one adapter for all."""
+    shared = common_beginning(sorted({tuple(p) for p in prompts})) if share else 0
     cache = KeyValues()
     if shared:
         none = torch.zeros(0, dtype=torch.long)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import content_id, file_id, read_json
-from tunesmith.core.errors import ModelError
+from tunesmith.core.errors import ModelError, Problem
 from tunesmith.model.load import load_tuned
 from tunesmith.model.methods import full
 from tunesmith.model.methods.spec import METHODS, MethodSpec, read_method
@@ -26,19 +26,24 @@ def identity(base: Path) -> str:
     return content_id({f.name: file_id(f) for f in files})
 
 
-def refuse_other_base(base: Path, checkpoint: Path) -> None:
-    """Raises ModelError where the checkpoint names the base it was trained on and `base` has other bytes.
+def refuse_other_base(base: Path, *checkpoints: Path) -> None:
+    """Raises ModelError where a checkpoint names the base it was trained on and `base` has other bytes.
 
     Checkpoints written before the base was named are held to their tensors' names and shapes alone.
     """
-    facts: dict[str, Any] = read_json(checkpoint / "checkpoint.json")
-    wanted = facts.get(IDENTITY)
-    if wanted is not None and wanted != identity(base):
-        raise ModelError(
-            f"was trained on other weights than these: {facts.get('base', 'its base')}, {wanted[:12]}",
-            where=str(checkpoint),
-            fix="give the base model it was trained on; its update means nothing on another",
-        )
+    own, problems = "", []
+    for checkpoint in checkpoints:
+        facts: dict[str, Any] = read_json(checkpoint / "checkpoint.json")
+        wanted = facts.get(IDENTITY)
+        if wanted is None:
+            continue
+        own = own or identity(base)
+        if wanted != own:
+            what = f"was trained on other weights than {base.name}: {facts.get('base', 'its base')}, {wanted[:12]}"
+            fix = "give the base model it was trained on; its update means nothing on another"
+            problems.append(Problem(where=str(checkpoint), what=what, fix=fix))
+    if problems:
+        raise ModelError(problems)
 
 
 def refuse_unmergeable(spec: MethodSpec, where: str) -> None:
