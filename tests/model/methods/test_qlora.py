@@ -117,6 +117,24 @@ def test_a_quantized_base_takes_less_memory(family: Family) -> None:
         assert sum(m.in_features * m.out_features * 4 for m in found) / held > ratio
 
 
+@pytest.mark.parametrize("shape", [(48, 96), (128, 256), (50, 30), (7, 9)], ids=str)
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_codes_and_scales_are_those_of_bitsandbytes(shape: tuple[int, int], double_quant: bool) -> None:
+    from bitsandbytes.functional import quantize_4bit
+
+    from tunesmith.model.methods.quantized import _nf4
+
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    weight[0, :5] = 0
+    codes, ours = _nf4(weight, double_quant=double_quant)
+    want, theirs = quantize_4bit(weight, blocksize=64, compress_statistics=double_quant, quant_type="nf4")
+    assert torch.equal(codes, want)
+    assert torch.equal(ours.absmax, theirs.absmax)
+    if double_quant:
+        assert torch.equal(ours.offset, theirs.offset)
+        assert torch.equal(ours.state2.absmax, theirs.state2.absmax)
+
+
 def test_blocks_that_span_two_rows_are_read_rightly(family: Family) -> None:
     from bitsandbytes.functional import get_4bit_type
 
