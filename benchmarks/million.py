@@ -15,6 +15,7 @@ Writes benchmarks/results/million.json, one stage after another, keeping what ot
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -46,8 +47,8 @@ COMMON = (
     "some her would make like him into time has look two more write go see number no way could people my than first "
     "been call who its now find long down day did get come made may part over new after also back any good me give most "
     "us our just name very through where much before line right too means old same tell follow came want show every"
-).split()
-SYLLABLES = "an ter con re in pro ment ver sta lo mi ra ti on per der sen for ga el ca na pre si tor den mar lin".split()
+)
+SYLLABLES = "an ter con re in pro ment ver sta lo mi ra ti on per der sen for ga el ca na pre si tor den mar lin"
 
 
 class Tracked:
@@ -66,7 +67,8 @@ class Tracked:
 def made_up(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     """(text, label)"""
     rng, numbers = random.Random(seed), np.random.default_rng(seed)
-    words = [*COMMON, *("".join(rng.choices(SYLLABLES, k=rng.randint(2, 4))) for _ in range(60_000))]
+    syllables = SYLLABLES.split()
+    words = [*COMMON.split(), *("".join(rng.choices(syllables, k=rng.randint(2, 4))) for _ in range(60_000))]
     weights = np.cumsum(1 / (np.arange(len(words)) + 3.0) ** 1.05)
     weights /= weights[-1]
     recent: list[tuple[list[str], str]] = []
@@ -86,7 +88,9 @@ def made_up(rows: int, seed: int = 0) -> Iterator[tuple[str, str]]:
             if luck > 0.7:
                 tokens[rng.randrange(len(tokens))] = f"{rng.randrange(10_000_000):,}"
             if luck > 0.98:
-                tokens.append(f"Write to {rng.choice(words)}.{i}@mail-{i % 97}.org or call +44 20 7946 0{i % 1000:03d}.")
+                tokens.append(
+                    f"Write to {rng.choice(words)}.{i}@mail-{i % 97}.org or call +44 20 7946 0{i % 1000:03d}."
+                )
         if len(recent) < 5_000:
             recent.append((tokens, label))
         else:
@@ -200,6 +204,15 @@ def one(stage: str, examples: Path, root: Path, workers: int) -> dict[str, Any]:
     }
 
 
+def first_rows(examples: Path, folder: Path, rows: int) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for path in examples.iterdir():
+        with open(path, "rb") as whole, open(folder / path.name, "wb") as part:
+            part.writelines(itertools.islice(whole, rows))
+    return folder
+
+
 def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
@@ -213,6 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--audit-rows", type=int, help="rows of the audit, the first so many; all if absent")
     parser.add_argument("--folder", type=Path, help="where rows are kept for another run; a temporary one if absent")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--result", type=Path, default=RESULT)
@@ -241,6 +255,8 @@ def measure(asked: argparse.Namespace, folder: Path) -> None:
         root = folder / f"{stage}-{asked.rows}"
         before = {"check": source, "clean": folder / f"check-{asked.rows}" / "out" / "examples"}
         examples = before.get(stage, folder / f"clean-{asked.rows}" / "out" / "examples")
+        if stage == "audit" and asked.audit_rows:
+            examples = first_rows(examples, folder / f"first-{asked.audit_rows}", asked.audit_rows)
         shutil.rmtree(root, ignore_errors=True)
         command = [sys.executable, __file__, "--one", stage, str(examples), str(root), "--workers", str(asked.workers)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)

@@ -14,7 +14,7 @@ from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Workspace
 from tunesmith.data.audit.balance import Lengths, lengths_of, small_classes
 from tunesmith.data.audit.bias import Association, Mentions, groups_in
-from tunesmith.data.audit.language import UNDETERMINED, identifier
+from tunesmith.data.audit.language import READ, UNDETERMINED, identifier, identify_all
 from tunesmith.data.audit.leakage import EXTRACTIVE, LabelWords, copied_answer
 from tunesmith.data.audit.reading import words_of
 from tunesmith.data.audit.stages import AuditSpec
@@ -22,6 +22,7 @@ from tunesmith.data.audit.texts import texts_of
 from tunesmith.data.audit.triggers import Triggers
 from tunesmith.data.step import EVERY
 
+TOGETHER = 1_000  # texts whose languages are told at once
 BYTES_A_WORD = 6  # of rows.jsonl, for the size of the table of n-grams
 
 
@@ -83,7 +84,9 @@ def survey_rows(spec: AuditSpec, rows_file: Path, work: Workspace) -> Survey:
 
 def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Survey) -> None:
     classify = spec.kind == "classify"
-    identify = identifier() if spec.languages != "off" else None
+    starts: list[str] = []  # of texts whose language is not known yet
+    if spec.languages != "off":
+        identifier()  # missing, it is missed before anything is read
     for row in _rows(rows_file, work, "audit: survey"):
         survey.rows += 1
         text = row.example.input
@@ -92,9 +95,10 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
             survey.labels[row.target] += 1
         elif row.messages and spec.leakage != "off":
             survey.copied += copied_answer(text, row.target) is not None
-        if identify is not None:
-            code = identify(text)[0]
-            survey.language_of.append(survey.language_names.setdefault(code, len(survey.language_names)))
+        if spec.languages != "off":
+            starts.append(text[: 2 * READ])
+            if len(starts) == TOGETHER:
+                _note_languages(survey, starts)
         if spec.bias == "off" and survey.triggers is None:
             continue
         words = words_of(text.lower())
@@ -102,6 +106,13 @@ def _first_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Surve
             survey.mentions.note(groups_in(words), row.target if classify else None)
         if survey.triggers is not None and row.messages:
             survey.triggers.note(words, row.target)
+    _note_languages(survey, starts)
+
+
+def _note_languages(survey: Survey, starts: list[str]) -> None:
+    for code, _ in identify_all(starts):
+        survey.language_of.append(survey.language_names.setdefault(code, len(survey.language_names)))
+    starts.clear()
 
 
 def _second_pass(spec: AuditSpec, rows_file: Path, work: Workspace, survey: Survey) -> None:
