@@ -17,6 +17,7 @@ from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import METHODS, read_method
 from tunesmith.model.safety import scan
 
+START = "start"  # the folder in a checkpoint of the one that it was trained on top of; see train/start.py
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -62,13 +63,16 @@ def load_tuned(base: Path, checkpoint: Path, *, dtype: str | torch.dtype, merge:
     An adapter is merged in fp32 and the result cast once to `dtype` (merging in bf16 costs 4e-3 in the
     logits); with `merge=False`, and for a method that cannot be merged, it stays beside the base, in fp32, and the
     base is in `dtype`.
+    A checkpoint that stands on another (its folder `start`) gets that one merged into the base first.
     A full checkpoint needs no base and ignores it.
     """
     method = read_method(checkpoint)
     if method.kind == "full":
         return load_base(checkpoint, dtype=dtype)
     merge = merge and METHODS[method.kind].mergeable
-    model = load_base(base, dtype=torch.float32 if merge else dtype)
+    under = torch.float32 if merge else dtype
+    start = checkpoint / START
+    model = load_tuned(base, start, dtype=under) if start.is_dir() else load_base(base, dtype=under)
     model = methods.load(model, checkpoint)
     if merge:
         # plain weights again, as load_base gives them: with frozen ones torch 2.13 takes a path for bf16 on a CPU

@@ -28,7 +28,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from tunesmith.core.errors import InputError, ModelError, Problem
 from tunesmith.model.forward import Network
 from tunesmith.model.generating import Decode, Sampling, Text, item_generator, step
-from tunesmith.model.load import load_base, quiet
+from tunesmith.model.load import START, load_base, quiet
 from tunesmith.model.merging.merge import refuse_other_base
 from tunesmith.model.methods import adapter_files
 from tunesmith.model.methods import catalog as methods
@@ -220,6 +220,9 @@ class Several:
         if spec.kind not in KINDS:
             fix = f"several adapters on one base: {', '.join(KINDS)}"
             raise ModelError(f"is {spec.kind}, which cannot share a base with others here", where=where, fix=fix)
+        if (checkpoint / START).is_dir():
+            what = "stands on a checkpoint of its own (start), so its base is not the one that the others share"
+            raise ModelError(what, where=where, fix="merge the start into the base and train on the result")
         others = {s.kind for s in self._specs.values()} - {spec.kind}
         if others:
             what = f"is {spec.kind}, but the base already holds {', '.join(sorted(others))}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import canonical_json, write_atomic
+from tunesmith.model.merging.merge import IDENTITY, identity
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import method_json
 from tunesmith.text.render import Renderer
@@ -47,6 +48,8 @@ def write_checkpoint(
         "metric": spec.metric or "validation_loss",
         "best": at.best if spec.metric else at.best_loss,
     }
+    if spec.method.kind != "full":
+        facts[IDENTITY] = identity(base)  # an update means nothing on other weights
     if at.left_out:
         facts["left_out"] = [{"step": b.step, "loss": b.loss, "rows": [places[i] for i in b.rows]} for b in at.left_out]
     write_atomic(folder / "checkpoint.json", canonical_json(facts) + b"\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from tests.model.merging.conftest import BOTTLENECK, IDS, LORA, Make, logits
 from tests.tiny import make_tiny
 from tunesmith.core.errors import ModelError
 from tunesmith.model.load import load_base, load_tuned
+from tunesmith.model.merging.adapters import combine_adapters
+from tunesmith.model.merging.arithmetic import Recipe
 from tunesmith.model.merging.merge import IDENTITY, identity, merge_checkpoint, refuse_other_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import MethodSpec, method_json
+from tunesmith.model.several import Several
 
 FP32 = 2e-6  # of the logits, on tiny models: what one fp32 product instead of two costs
 IA3 = MethodSpec(kind="ia3", rank=1, alpha=1.0, dropout=0.0, targets="all-linear")
@@ -95,3 +99,31 @@ def test_ia3_merges_too(tiny_llama: Path, tmp_path: Path, checkpoint: Make) -> N
     merge_checkpoint(tiny_llama, made, tmp_path / "out", dtype="fp32")
     beside = logits(load_tuned(tiny_llama, made, dtype="fp32", merge=False))
     assert float((logits(load_base(tmp_path / "out", dtype="fp32")) - beside).abs().max()) < FP32
+
+
+def test_a_checkpoint_on_top_of_another_is_merged_with_it(tiny_llama: Path, tmp_path: Path, checkpoint: Make) -> None:
+    first = checkpoint("first", LORA, seed=0)
+    merge_checkpoint(tiny_llama, first, tmp_path / "once", dtype="fp32")
+    second = checkpoint("second", LORA, seed=1, base=tmp_path / "once")
+    want = logits(load_tuned(tmp_path / "once", second, dtype="fp32", merge=False))
+    facts = json.loads((second / "checkpoint.json").read_text()) | {IDENTITY: identity(tiny_llama)}
+    (second / "checkpoint.json").write_text(json.dumps(facts))
+    shutil.copytree(first, second / "start")
+    assert torch.equal(logits(load_tuned(tiny_llama, second, dtype="fp32", merge=False)), want)
+    merge_checkpoint(tiny_llama, second, tmp_path / "both", dtype="fp32")
+    assert float((logits(load_base(tmp_path / "both", dtype="fp32")) - want).abs().max()) < FP32
+    with pytest.raises(ModelError, match="stands on a checkpoint of its own"):
+        combine_adapters([first, second], tmp_path / "out", Recipe(method="linear", weights=(0.5, 0.5)), rank=0)
+    with pytest.raises(ModelError, match="stands on a checkpoint of its own"):
+        Several.load(tiny_llama, {"a": first, "b": second}, dtype="fp32")
+
+
+def test_training_names_the_weights_it_was_on(tiny_llama: Path, tmp_path: Path) -> None:
+    from tests.train import data
+
+    work = data.train(tmp_path / "run", data.make_dataset(tmp_path / "set"), tiny_llama, epochs=0.5)
+    made = work.scratch / "checkpoint"
+    assert json.loads((made / "checkpoint.json").read_text())[IDENTITY] == identity(tiny_llama)
+    refuse_other_base(tiny_llama, made)
+    with pytest.raises(ModelError, match="trained on other weights"):
+        refuse_other_base(make_tiny(tmp_path / "other", seed=9), made)

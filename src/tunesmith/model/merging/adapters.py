@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tunesmith.core.canonical import canonical_json, read_json, write_atomic
 from tunesmith.core.errors import ModelError, Problem, require
+from tunesmith.model.load import START
 from tunesmith.model.merging.arithmetic import Recipe, combine, trim_threshold
 from tunesmith.model.merging.merge import IDENTITY
 from tunesmith.model.merging.tensors import Weights, write_tensors
@@ -166,6 +167,9 @@ def _refuse(adapters: Sequence[Adapter], recipe: Recipe, rank: int, renderer_of:
         if a.spec.kind not in ("lora", "qlora"):
             what = f"is {a.spec.kind}: only LoRA adapters are updates that can be added"
             problems.append(Problem(where=str(a.folder), what=what))
+        if (a.folder / START).is_dir():
+            what = "stands on a checkpoint of its own (start), so its update is not one of the base"
+            problems.append(Problem(where=str(a.folder), what=what, fix="merge each into its base"))
         if a.spec.dora:
             what = "is DoRA: its lengths do not add up with those of another"
             problems.append(Problem(where=str(a.folder), what=what, fix="merge it into its base"))
