@@ -21,7 +21,7 @@ from tunesmith.train.validate import overfitting, validate_after
 
 VARIANTS = {
     "ema": {"averaging": "ema", "validate_times": 3},
-    "last": {"averaging": "last", "validate_times": 5},
+    "last": {"averaging": "last", "average_last": 4, "validate_times": 6},
     "schedule_free": {"optimizer": "schedule_free", "schedule": "constant", "validate_times": 3},
     "lion, two rates": {"optimizer": "lion", "lr_ratios": (("*lora_B*", 4.0),), "schedule": "wsd", "lr": 1e-3},
     "muon, noise, smoothing": {

@@ -116,7 +116,7 @@ def save(
     tensors["rng"] = torch.get_rng_state()
     _write(folder / FILE, tensors, {"position": json.dumps(asdict(position)), "memory": values})
     wanted = {f"best-{position.best_step}.safetensors"}
-    wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[len(position.judgments) - kept :]}
+    wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[max(0, len(position.judgments) - kept) :]}
     for old in (*folder.glob("best-*.safetensors"), *folder.glob("kept-*.safetensors")):
         if old.name not in wanted:
             old.unlink()
