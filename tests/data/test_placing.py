@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from tests.data.making import prepare_spec
 from tests.data.near.making import families, jaccard, row, write_examples
 from tunesmith.core.canonical import write_lines
-from tunesmith.core.errors import DataError, InputError
+from tunesmith.core.errors import DataError, InputError, Stopped
 from tunesmith.core.nouns import Row
+from tunesmith.core.stage import Workspace
 from tunesmith.data.near.join import Join
 from tunesmith.data.near.shingles import shingles
 from tunesmith.data.near.units import grow
@@ -269,6 +270,19 @@ def test_a_dense_cluster_has_no_bridges_and_stays_whole(tmp_path: Path) -> None:
     got = split(tmp_path, rows, near=0.5, **ANY)
     assert got.placed.facts["near"]["largest"] == 60 and got.placed.facts["near"]["divided"] == 0
     assert not got.left_out and len({got.split[500 + j] for j in range(60)}) == 1 and straddling(got, 0.5) == []
+
+
+def test_it_says_how_far_it_is_and_stops_where_it_is_asked_to(tmp_path: Path) -> None:
+    rows = [row(f"some words of row number {i} and {i * 7}", line=i) for i in range(1, 40)]
+    folder = write_examples(tmp_path / "examples", rows)
+    spec = prepare_spec(near=0.8, **ANY)
+    said: list[str] = []
+    work = Workspace(root=tmp_path / "work", progress=lambda done, total, label, **facts: said.append(label))
+    place_rows(spec, look(folder / "rows.jsonl", spec, work=work), has_previous=False, work=work)
+    assert said[0] == "prepare: reading" and said[-1] == "prepare: proving that no near-duplicates are parted"
+    work.stop.set()
+    with pytest.raises(Stopped):
+        look(folder / "rows.jsonl", spec, work=work)
 
 
 def test_what_a_naive_split_leaks_is_counted(tmp_path: Path) -> None:

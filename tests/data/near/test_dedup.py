@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.data.near.making import Deduped, families, jaccard, row, run_dedup, write_examples
 from tunesmith.core.errors import DataError
 from tunesmith.core.nouns import Row
+from tunesmith.data.near import templates as templates_module
 
 LONG = "the customer reports that the printer on the third floor prints every page twice since the update"
 
@@ -194,6 +195,17 @@ def test_templates_are_settled_so_that_a_second_run_finds_nothing(tmp_path: Path
     got = deduped(tmp_path, rows, near=near)
     again = run_dedup(tmp_path / "again", got.folder, near=near)
     assert 0 < len(got.rows) < len(rows) and again.rows == got.rows
+
+
+def test_templates_are_the_same_whatever_is_counted_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [t for seed in range(3) for t in letters(30, 6, seed)]
+    texts += [f"{t} tail{i % 3}" for i, t in enumerate(texts[:40])]
+    rows = [row(text, line=i) for i, text in enumerate(texts, start=1)]
+    whole = deduped(tmp_path / "whole", rows, near=0.7)
+    monkeypatch.setattr(templates_module, "TAKEN", 7)
+    monkeypatch.setattr(templates_module, "TALLIED", 100)
+    parts = deduped(tmp_path / "parts", rows, near=0.7)
+    assert whole.facts["template_shingles"] > 30 and parts.facts == whole.facts and parts.rows == whole.rows
 
 
 def test_a_restored_row_stays(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.data.near.making import WORDS, brute_pairs, brute_set, families, jaccard
+from tunesmith.data.near import join as join_module
 from tunesmith.data.near import shingles as module
 from tunesmith.data.near.clusters import components, stars
 from tunesmith.data.near.join import NEVER, Join, pairs, similarities
@@ -71,6 +72,16 @@ def test_the_join_finds_every_pair_and_no_other(texts: list[str], threshold: flo
     a, b, alike = pairs(Join(shingles(texts), threshold))
     assert set(zip(a.tolist(), b.tolist(), strict=True)) == brute_pairs(texts, threshold)
     assert alike.tolist() == [jaccard(texts[i], texts[j]) for i, j in zip(a, b, strict=True)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(families(), THRESHOLDS, st.integers(1, 40))
+def test_no_pair_is_lost_between_two_blocks(texts: list[str], threshold: float, block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(join_module, "BLOCK", block)
+        patch.setattr(join_module, "CACHED_SHINGLES", block)
+        a, b, _ = pairs(Join(shingles(texts), threshold))
+    assert set(zip(a.tolist(), b.tolist(), strict=True)) == brute_pairs(texts, threshold)
 
 
 @settings(max_examples=60, deadline=None)
@@ -202,6 +213,18 @@ def test_taking_rows_takes_their_sets() -> None:
         sets.of(2).tolist(),
         sets.of(0).tolist(),
     ]
+
+
+@given(families(), st.randoms(use_true_random=False), st.integers(1, 9))
+def test_taking_rows_in_the_same_room_takes_their_sets(texts: list[str], rng: random.Random, taken: int) -> None:
+    rows = np.array(sorted(rng.sample(range(len(texts)), rng.randint(0, len(texts)))), np.int64)
+    want = shingles(texts).take(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TAKEN", taken)
+        sets = shingles(texts)
+        got = sets.take(rows, overwrite=True)
+    assert np.array_equal(got.values, want.values) and np.array_equal(got.offsets, want.offsets)
+    assert len(got.values) == 0 or np.shares_memory(got.values, sets.values)
 
 
 GOLDEN = [496908162, 1391710352, 2192570864, 2010292999, 2954278638, 3850850803, 4038445321, 3761023653, 309448485]
