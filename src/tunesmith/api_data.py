@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,11 +101,11 @@ class Data:
 
         return list(Judgments(self._context.ledger).list())
 
-    def curve(self, **changes: Any) -> Facts:
-        """What more rows would be worth: a learning curve by a cheap model."""
-        from tunesmith.flows.enough import curve
+    def curve(self, sizes: Sequence[int] = (), **changes: Any) -> Facts:
+        """What more rows would be worth: a learning curve by a cheap model, or, at `sizes`, by the model itself."""
+        from tunesmith.flows.enough import curve, model_curve
 
-        return curve(self._context, **changes)
+        return model_curve(self._context, sizes) if sizes else curve(self._context, **changes)
 
     def compare(self, sample: str | Path, **changes: Any) -> Facts:
         """Whether the data looks like a sample of real inputs, and by which words it does not."""

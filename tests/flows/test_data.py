@@ -148,3 +148,13 @@ def test_rows_without_a_label_wait_for_people(tmp_path: Path, tiny_llama: Path) 
     room.judge("anna", {"id": "j2" * 16, "queue": "labels", "item": item["id"], "verb": "label", "value": "sports", "reason": "", "seconds": 1.0})  # fmt: skip
     done = Project.open(folder, ["data.unlabelled=keep", "data.labels.threshold=0.5"]).data.relabel()
     assert done.facts["left_out"] == {"unlabelled": 1}
+
+
+def test_the_model_itself_draws_a_curve_on_request(tmp_path: Path, tiny_llama: Path) -> None:
+    project = Project.open(make_project(tmp_path / "news", tiny_llama), ["data.split.near=0"])
+    found = project.data.curve(sizes=[60, 120])
+    assert [p["rows"] for p in found.facts["points"]] == sorted(p["rows"] for p in found.facts["points"])
+    assert all(0 <= p["score"] <= 1 for p in found.facts["points"])
+    assert "macro_f1 of the model itself" in str(found)
+    with pytest.raises(InputError, match="20 rows or more"):
+        project.data.curve(sizes=[3])

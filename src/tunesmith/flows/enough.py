@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,35 @@ def curve(context: Context, *, points: int = 8, repeats: int = 4, classes: int =
     run = execute(context.ledger, CURVE, spec, {"dataset": dataset}, progress=context.progress, stop=context.stop)
     facts = read_json(context.ledger.path(run.outputs["curve"]) / "curve.json")
     return Facts(facts=facts, words=curve_words)
+
+
+def model_curve(context: Context, sizes: Sequence[int]) -> Facts:
+    """The model itself, trained on seeded subsets; each is a run of its own, kept and resumed like any other.
+
+    One run a size says nothing about luck, so there is no forecast: only the points. Raises InputError for sizes
+    below 20.
+    """
+    if not sizes or min(sizes) < 20:
+        raise InputError("each size must be 20 rows or more", where="--sizes", fix="--sizes 200,400,800")
+    points = []
+    for size in sorted(set(sizes)):
+        data = context.settings.data.model_copy(update={"limit": size})
+        smaller = replace(context, settings=context.settings.model_copy(update={"data": data}))
+        journey = walk(smaller, "train")
+        done = read_json(journey.folder("train", "checkpoint") / "checkpoint.json")
+        counts = journey.dataset["counts"]
+        points.append(
+            {"rows": counts["train"], "validation_rows": counts["validation"], "metric": done["metric"], "score": done["best"]}
+        )  # fmt: skip
+    return Facts(facts={"points": points}, words=model_curve_words)
+
+
+def model_curve_words(facts: dict[str, Any]) -> str:
+    points = facts["points"]
+    lines = [f"{points[0]['metric']} of the model itself on validation, one training a size:"]
+    lines += [f"  {p['rows']:>9,} rows  {p['score']:.3f}  ({p['validation_rows']:,} validation rows)" for p in points]
+    lines.append("one run a size says nothing about luck: read the direction, not the digits")
+    return "\n".join(lines)
 
 
 def compare(
