@@ -78,7 +78,7 @@ def config_for(model: PreTrainedModel, spec: MethodSpec) -> BottleneckConfig:
         targets = _outputs(blocks, model)
     else:
         if _normalises_after(model, blocks):
-            what = "this model's layers normalise what they have computed, and its placement is for layers that do so before"
+            what = "this model's layers normalise after they compute, and the placement is for layers that do so before"
             raise InputError(_problem(what, "placement: houlsby"))
         targets = pattern
     if spec.placement == "parallel":

@@ -89,7 +89,7 @@ class BottleneckLayer(nn.Module, BaseTunerLayer):  # type: ignore[misc]  # torch
         out = heard[None]
         if out.requires_grad and not all(t.requires_grad for t in heard.values()):
             raise ModelError(  # its gradient would be lost without a word
-                "a parallel adapter reads a tensor inside its layer, which reentrant checkpointing runs without gradients",
+                "a parallel adapter reads inside its layer, which reentrant checkpointing runs without gradients",
                 fix="use gradient checkpointing with use_reentrant=False",
             )
         for name, items in shares:
