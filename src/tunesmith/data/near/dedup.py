@@ -184,25 +184,25 @@ def near_texts(verdicts: _Verdicts, sets: Shingles, spec: DedupSpec, work: Works
     answer = known.answer[left] if spec.kind in ONE_ANSWER else None
     apart = None if spec.across else known.file[left]
 
-    def progress(done: int, total: int) -> None:
+    def progress(done: int, total: int, doing: str = "comparing") -> None:
         work.stop_if_asked()
-        work.progress(done, total, "near-duplicates: comparing")
+        work.progress(done, total, f"near-duplicates: {doing}")
+
+    def looking(done: int, total: int) -> None:
+        progress(done, total, "wording that rows share")
 
     def texts(rows: Ints) -> list[str]:
         return [said(row, spec.kind) for row in known.rows(left[rows])]
 
     everyone = np.arange(len(left))
-    work.progress(0, 1, "near-duplicates: wording that rows share")
-    templates = find_templates(sets, everyone, texts) if spec.templates else NONE
+    templates = find_templates(sets, everyone, texts, looking) if spec.templates else NONE
     while True:
         progress(0, len(left))
         found = stars(join, known.rank[left], answer=answer, apart=apart, without=templates.values, progress=progress)
         if not len(templates.values):
             break
         gone = _gone(found, len(left), leave_contrary_out=spec.contradictions == "leave_out")
-        work.stop_if_asked()
-        work.progress(0, 1, "near-duplicates: wording that rows share")
-        still = find_templates(sets, everyone[~gone], texts)
+        still = find_templates(sets, everyone[~gone], texts, looking)
         both: Hashes = np.intersect1d(templates.values, still.values)
         if len(both) == len(templates.values):
             break

@@ -32,6 +32,11 @@ MARKED = np.uint32(10)  # bits dropped by the table that spares most shingles th
 SHOWN = 30  # templates that the facts name
 
 Texts = Callable[[Ints], list[str]]  # the texts of some rows, ascending
+Progress = Callable[[int, int], None]
+
+
+def silent(done: int, total: int) -> None:
+    """No progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +45,12 @@ class Templates:
     phrases: tuple[tuple[str, int], ...]  # their wording, and in how many rows; the commonest first
 
 
-def find_templates(sets: Shingles, rows: Ints, texts: Texts) -> Templates:
+def find_templates(sets: Shingles, rows: Ints, texts: Texts, progress: Progress = silent) -> Templates:
     """The templates of these rows (ascending)."""
-    common, times = _common(sets, rows, max(FEWEST_ROWS, int(np.ceil(FEWEST_SHARE * len(rows)))))
+    common, times = _common(sets, rows, max(FEWEST_ROWS, int(np.ceil(FEWEST_SHARE * len(rows)))), progress)
     if not len(common):
         return Templates(common, ())
-    which, row = _sample(sets, rows, common)
+    which, row = _sample(sets, rows, common, progress)
     differs = _rests_differ(sets, common, which, row)
     rank = np.arange(len(which)) - np.searchsorted(which, np.arange(len(common)))[which]
     read = np.unique(row[differs[which] & (rank < READ)])
@@ -72,12 +77,13 @@ def _telling(found: dict[str, int]) -> list[tuple[str, int]]:
     return chosen
 
 
-def _common(sets: Shingles, rows: Ints, fewest: int) -> tuple[Hashes, Ints]:
+def _common(sets: Shingles, rows: Ints, fewest: int, progress: Progress) -> tuple[Hashes, Ints]:
     """Shingles of at least so many of these rows, ascending, and of how many."""
     rarity = Rarity.of(sets)
     values, times = np.zeros(0, np.uint32), np.zeros(0, np.int64)
     often: list[Hashes] = []
     for at in range(0, len(rows), TAKEN):
+        progress(at, 2 * len(rows))
         part = sets.take(rows[at : at + TAKEN]).values
         often.append(part[rarity[part] >= min(fewest, 255)])
         if at + TAKEN >= len(rows) or sum(map(len, often)) > TALLIED:
@@ -97,12 +103,13 @@ def identity(sets: Shingles) -> NDArray[np.uint64]:
     return mix(out)
 
 
-def _sample(sets: Shingles, rows: Ints, common: Hashes) -> tuple[Ints, Ints]:
+def _sample(sets: Shingles, rows: Ints, common: Hashes, progress: Progress) -> tuple[Ints, Ints]:
     """For each common shingle, in order, the SAMPLED of these rows with the lowest identity that have it."""
     order = rows[np.argsort(identity(sets)[rows], kind="stable")]
     seen, marked = np.zeros(len(common), np.int64), _marked(common)
     found: list[tuple[Ints, Ints]] = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
     for at in range(0, len(order), TAKEN):
+        progress(len(order) + at, 2 * len(order))
         here = order[at : at + TAKEN]
         some = sets.take(here)
         hit = np.flatnonzero(marked[some.values >> MARKED])
