@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +117,6 @@ def test_a_short_training_on_debian_s_manual_and_foldoc_lowers_their_bits_per_by
         max_tokens=512,
         precision="bf16",
         validate_times=2,
-        mixture=(("general", 0.1),) if os.environ.get("TUNESMITH_REPLAY") else (),
     )
     answers = {}
     for arm, checkpoint in (("zero_shot", None), ("tuned", work.scratch / "checkpoint")):
