@@ -162,6 +162,12 @@ class Project:
     def train(self) -> Run:
         return self._last("train", "train")
 
+    def lr(self, low: float = 1e-6, high: float = 1.0, steps: int = 40) -> Any:
+        """A short sweep over rising learning rates, and the one where the loss falls fastest."""
+        from tunesmith.flows.lr import lr_range
+
+        return lr_range(self.context, low=low, high=high, steps_tried=steps)
+
     def evaluate(self) -> Run:
         return self._last("evaluate", "evaluate")
 

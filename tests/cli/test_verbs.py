@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[list[str], tuple[Any, ...], dict[str, Any]]] = {  # verb:
     "baselines": ([], (), {}),
     "train": ([], (), {}),
     "evaluate": ([], (), {}),
+    "lr": (["--steps", "20"], (), {"low": 1e-6, "high": 1.0, "steps": 20}),
     "gate": ([], (), {}),
     "bundle": ([], (), {}),
     "serve": (["--port", "0", "--host", "::1"], (), {"model": "prod", "host": "::1", "port": 0}),

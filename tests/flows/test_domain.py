@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.small import WORDS
+from tests.small import WORDS, make_project
 from tunesmith.api import Project
 from tunesmith.core.canonical import read_json, read_lines
 
@@ -83,3 +83,14 @@ def test_settings_of_the_recipe_reach_it(project: Project, key: str, value: str)
     changed = Project.open(project.root, [f"train.{key}={value}"])
     journey_changed = walk(changed.context, "prepare")
     assert domain_step(journey)[0] != domain_step(journey_changed)[0]
+
+
+def test_instructions_are_trained_on_top_of_the_domain(project: Project, tmp_path: Path, tiny_llama: Path) -> None:
+    project.train()
+    folder = make_project(tmp_path / "news", tiny_llama, **{"rank: 4}": f"rank: 4}}, start: {project.root}"})
+    second = Project.open(folder)
+    result = second.run()
+    assert (second.ledger.path(result.bundle) / "start" / "adapter_model.safetensors").is_file()
+    assert second.ask("ball goal team match coach", model="latest").text in WORDS
+    alone = Project.open(folder, ["train.start=null"]).run()
+    assert alone.bundle != result.bundle

@@ -35,3 +35,11 @@ def test_before_training_it_says_whether_the_test_set_can_prove_a_goal(project: 
 def test_a_plan_trains_nothing(project: Project) -> None:
     project.plan()
     assert not project.runs(stage="sft") and not project.runs(stage="answer")
+
+
+def test_a_sweep_suggests_a_rate_and_is_kept(tmp_path: Path, tiny_llama: Path) -> None:
+    project = Project.open(make_project(tmp_path / "news", tiny_llama))
+    found = project.lr(low=1e-4, high=1.0, steps=12)
+    assert len(found.facts["rates"]) <= 12 and "1.00e-04" in str(found)
+    assert project.lr(low=1e-4, high=1.0, steps=12).facts == found.facts
+    assert [r.stage for r in project.runs(stage="lr_range")] == ["lr_range"]

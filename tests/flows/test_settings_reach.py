@@ -57,7 +57,8 @@ CHANGES = {
     "data.augment.noise_share": "0.5", "data.augment.noise_rate": "0.5", "data.augment.near": "0.9",
     "data.augment.ablation": "0", "data.augment.seed": "3", "data.augment.paraphrase": "back_translation",
     "data.augment.paraphrase_share": "0.4", "data.augment.language": "French",
-    "goals": "[accuracy >= 0.3]", "exec.micro_batch_tokens": "512", "exec.threads": "1", "exec.save_every_s": "7",
+    "goals": "[accuracy >= 0.3]", "exec.micro_batch_tokens": "512", "exec.threads": "1", "exec.packing": "true",
+    "exec.gradient_checkpointing": "true", "exec.save_every_s": "7",
 }  # fmt: skip
 
 # a setting of a step that is off by default changes something where the step is on
@@ -117,7 +118,7 @@ def test_the_setting_changes_something(project: Project, key: str) -> None:
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
-        "train.mixture", "train.general", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
+        "train.mixture", "train.general", "train.start", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
         "data.dedup.encoder",  # tests/data/near
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py

@@ -33,6 +33,7 @@ VERBS: dict[str, dict[str, str]] = {
         "prepare": "Split the examples and count their tokens.",
         "baselines": "Answer the test set with every arm but the tuned one.",
         "train": "Train the model.",
+        "lr": "Find a learning rate by a short sweep over rising ones.",
         "evaluate": "Compare the tuned model with the baselines.",
         "gate": "Judge the tuned model against the goals.",
         "bundle": "Pack what ships: weights, renderer, card, verdict.",

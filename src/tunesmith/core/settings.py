@@ -78,6 +78,9 @@ class TrainSettings(Section):
     recipe: Literal["auto", "sft", "domain"] = Field(
         default="auto", description="auto: domain adaptation for a domain task, else supervised fine-tuning"
     )
+    start: str | None = Field(
+        default=None, description="a checkpoint or bundle (its id, or a project's folder) to train on top of"
+    )
     method: MethodSettings = MethodSettings()
     lr: Annotated[float, Field(gt=0)] | None = Field(default=None, description="default: the method's own")
     epochs: Annotated[float, Field(gt=0)] = Field(default=1.0, description="passes over the training rows")
@@ -202,6 +205,8 @@ class ExecSettings(Section):
     micro_batch_tokens: Annotated[int, Field(ge=64)] | Literal["auto"] = Field(
         default="auto", description="padded tokens in one forward pass; auto: by the memory here"
     )
+    packing: bool = Field(default=False, description="documents in one row, where a probe proves it equal")
+    gradient_checkpointing: bool = Field(default=False, description="layers computed twice, for less memory")
     threads: Annotated[int, Field(ge=0)] = Field(default=0, description="0: what torch chooses")
     save_every_s: Annotated[float, Field(ge=0)] = Field(default=60.0, description="seconds between resumable states")
 

@@ -32,8 +32,10 @@ def bundle(spec: BundleSpec, inputs: BundleInputs, work: Workspace) -> BundleOut
     """A folder with weights or adapter, tokenizer, renderer, generation settings, card, verdict, manifest."""
     folder = work.scratch / "bundle"
     folder.mkdir()
-    for source in sorted(inputs.checkpoint.iterdir()):
-        shutil.copyfile(source, folder / source.name)
+    for source in sorted(p for p in inputs.checkpoint.rglob("*") if p.is_file()):
+        target = folder / source.relative_to(inputs.checkpoint)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
     for name in TOKENIZER_FILES:
         if (inputs.base / name).exists() and not (folder / name).exists():
             shutil.copyfile(inputs.base / name, folder / name)
@@ -63,9 +65,9 @@ def generation_settings(spec: BundleSpec, renderer: dict[str, Any]) -> dict[str,
 
 def manifest(spec: BundleSpec, folder: Path, dataset: dict[str, Any], verdict: dict[str, Any]) -> dict[str, Any]:
     files = {
-        p.name: {"sha256": file_id(p), "bytes": p.stat().st_size}
-        for p in sorted(folder.iterdir())
-        if p.name != MANIFEST
+        p.relative_to(folder).as_posix(): {"sha256": file_id(p), "bytes": p.stat().st_size}
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != MANIFEST
     }
     return {
         "format": 1,

@@ -7,8 +7,10 @@ Only the values a stage needs reach its spec: moving a goal's threshold never re
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from tunesmith.core.errors import InputError
 from tunesmith.core.goals import usual_arms
 from tunesmith.core.settings import MethodSettings, TrainSettings
 from tunesmith.core.stage import Exec
@@ -18,10 +20,12 @@ from tunesmith.flows import auto
 from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps, general_steps, is_domain
 from tunesmith.flows.journey import Journey, Step
+from tunesmith.ledger.ledger import Ledger
 from tunesmith.metrics.catalog import USUAL
 from tunesmith.model.methods.spec import METHODS, MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.domain_stages import DOMAIN, DomainSpec
+from tunesmith.train.optimizers.names import OPTIMIZERS
 from tunesmith.train.stages import SFT, SftSpec
 
 WITHOUT_MODEL = ("majority", "tfidf", "lead")
@@ -113,7 +117,8 @@ def method_spec(said: MethodSettings) -> MethodSpec:
 
 
 def learning_rate(said: TrainSettings) -> float:
-    return float(said.lr if said.lr is not None else METHODS[said.method.kind].default_lr)
+    usual = METHODS[said.method.kind].default_lr * OPTIMIZERS[said.optimizer].lr_factor
+    return float(said.lr if said.lr is not None else usual)
 
 
 def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
@@ -151,7 +156,28 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         max_new_tokens=c.settings.evaluate.max_new_tokens,
         base=j.base.name,
     )
-    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id}
+    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "start": start_of(c)}
+
+
+def start_of(c: Context) -> str | None:
+    """The checkpoint that training begins on top of: one of this project, or the newest of another one."""
+    said = c.settings.train.start
+    if said is None:
+        return None
+    folder = (c.root / said) if not (c.root / said).is_absolute() else Path(said)
+    if (folder / "tunesmith.yaml").is_file():
+        other = Ledger.open(folder / ".tunesmith")
+        made = next((r for stage in ("domain", "sft") for r in other.runs(stage=stage) if r.status == "finished"), None)
+        if made is None:
+            raise InputError("has trained nothing yet", where="train.start", fix=f"cd {said} && tunesmith train")
+        found = other.path(made.outputs["checkpoint"])
+        files = {p.relative_to(found).as_posix(): p for p in found.rglob("*") if p.is_file()}
+        return c.ledger.add_files("checkpoint", files, move=False).id
+    artifact = c.ledger.find_artifact(c.ledger.reference(said) or said)
+    if artifact is None or artifact.kind not in ("checkpoint", "bundle"):
+        what = f"{said!r} is no checkpoint, no bundle and no project's folder"
+        raise InputError(what, where="train.start", fix="tunesmith runs lists what was made")
+    return artifact.id
 
 
 def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
@@ -292,4 +318,10 @@ def exec_for(journey: Journey, step: Step) -> Exec:
             if step.stage in (SFT, DOMAIN)
             else 4096
         )
-    return Exec(micro_batch_tokens=tokens, threads=settings.threads, save_every_s=float(settings.save_every_s))
+    return Exec(
+        micro_batch_tokens=tokens,
+        threads=settings.threads,
+        save_every_s=float(settings.save_every_s),
+        packing=settings.packing,
+        gradient_checkpointing=settings.gradient_checkpointing,
+    )

@@ -103,6 +103,7 @@ def _check_validation(spec: SftSpec) -> None:
 class SftInputs:
     dataset: Path
     base: Path
+    start: Path | None = None  # a checkpoint that is merged into the base first, such as one of domain adaptation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,6 @@ from torch import nn
 from tunesmith.core.canonical import content_id
 from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.flat_layout import Document, shared_prefix
-from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
@@ -31,6 +30,7 @@ from tunesmith.train.guard import WINDOW, is_spike
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
+from tunesmith.train.start import base_with, carry_start, check_start
 from tunesmith.train.validate import Validation, overfitting, validate_after
 
 T = TypeVar("T")
@@ -40,6 +40,8 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
     renderer = Renderer.load(inputs.base, system=spec.system)
+    if inputs.start is not None:
+        check_start(inputs.start, renderer)
     rows = read_rows(inputs.dataset / "train.jsonl")
     places = [f"{row.file}:{row.line}" for row in rows]
     documents = render_rows(rows, renderer, spec.max_tokens)
@@ -48,7 +50,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     validations = validate_after(spec, steps)
 
     work.progress(0, steps, "load")
-    model, parameters, optimizer, forward = prepared(spec, inputs.base, documents, work.exec)
+    model, parameters, optimizer, forward = prepared(spec, inputs.base, documents, work.exec, start=inputs.start)
     average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last)
     validation = Validation(spec, inputs.dataset, renderer)
 
@@ -95,15 +97,16 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     work.summarize(**_summary(spec, at, forward, rows=len(rows), trained_weights=trained_weights))
     folder = work.scratch / "checkpoint"
     write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, places)
+    carry_start(inputs.start, folder)
     return SftOutputs(checkpoint=folder)
 
 
 def prepared(
-    spec: SftSpec, base: Path, documents: Sequence[Document], exec: Exec
+    spec: SftSpec, base: Path, documents: Sequence[Document], exec: Exec, start: Path | None = None
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
     full = spec.method.kind == "full"
-    bare, texts = load_base(base, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
+    bare, texts = base_with(base, start, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
     model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
     parameters = methods.trainable_parameters(model)
     groups = methods.parameter_groups(model, spec.method)
