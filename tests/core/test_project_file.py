@@ -95,7 +95,7 @@ def test_every_value_has_an_origin(folder: Path) -> None:
         (TASK + DATA + "train: {method: {rank: true}}", "train.method.rank is true; it must be a whole number"),
         (TASK + DATA + "train: {lr: 0}", "tunesmith.yaml:3:13: train.lr is 0; it must be greater than 0"),
         (TASK + DATA + "train: {method: {dropout: 1}}", "train.method.dropout is 1; it must be less than 1"),
-        (TASK + DATA + "train: {schedule: cosin}", 'train.schedule is "cosin"; it must be one of cosine, linear or constant\n  fix:   did you mean cosine?'),
+        (TASK + DATA + "train: {schedule: cosin}", 'train.schedule is "cosin"; it must be one of cosine, linear, constant or wsd\n  fix:   did you mean cosine?'),
         (TASK + DATA + "train: {method: {targets: 3}}", "train.method.targets is 3; it must be text or a list"),
         (TASK + DATA + "exec: {micro_batch_tokens: lots}", 'exec.micro_batch_tokens is "lots"; it must be a whole number or auto'),
         (TASK + DATA + "serve: {store_content: no}", 'serve.store_content is "no"; it must be true or false\n  fix:   write false'),
