@@ -21,7 +21,7 @@ BLOCK = 64  # weights that share a scale, in 4 bits
 OUTLIER = 6.0  # inputs beyond it are not rounded in 8 bits, where inputs are: not on a CPU
 
 
-class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc, name-defined]  # bitsandbytes is untyped
+class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc]  # bitsandbytes is untyped
     """NF4: blocks of 64 weights, each scaled by its largest; with double quantization the scales are in 8 bits."""
 
     @classmethod
@@ -66,7 +66,7 @@ class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc, name-defined]  # bitsan
         return [self.weight.data, state.absmax, *((state.offset, state.state2.absmax) if state.nested else ())]
 
 
-class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc, name-defined]  # bitsandbytes is untyped
+class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc]  # bitsandbytes is untyped
     """int8: each row scaled so that its largest weight is 127."""
 
     @classmethod
