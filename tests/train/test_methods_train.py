@@ -52,7 +52,7 @@ import sys
 from pathlib import Path
 from tests.train import data, test_methods_train as t
 root, dataset, base = (Path(a) for a in sys.argv[1:4])
-data.train(root, dataset, base, exec=t.OFTEN, **t.changes(sys.argv[4]))
+data.train(root, dataset, base, exec=t.OFTEN, **(t.changes(sys.argv[4]) | {"epochs": 40.0}))
 """
 
 
@@ -151,11 +151,15 @@ def test_too_many_virtual_tokens_are_refused_before_time_is_spent(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # twenty processes, each of which imports torch
 @pytest.mark.parametrize("name", METHODS)
 def test_killed_twenty_times(name: str, tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
-    whole = data.train(tmp_path / "whole", dataset, tiny_llama, exec=OFTEN, **changes(name))
+    """Steps enough that all twenty kills meet a process at work, each after at least one step more than the last."""
+    long = changes(name) | {"epochs": 40.0}
+    whole = data.train(tmp_path / "whole", dataset, tiny_llama, exec=OFTEN, **long)
     command = [sys.executable, "-c", CHILD, str(tmp_path / "parts"), str(dataset), str(tiny_llama), name]
     state_file = tmp_path / "parts" / "state" / state.FILE
+    ends = []
     for kill in range(20):
         before = state_file.stat().st_mtime_ns if state_file.exists() else 0
         child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -166,8 +170,8 @@ def test_killed_twenty_times(name: str, tmp_path: Path, dataset: Path, tiny_llam
             time.sleep(0.002)
         child.send_signal(signal.SIGKILL)
         child.wait()
-        if child.returncode == 0:
-            break
+        ends.append(child.returncode)
+    assert ends == [-signal.SIGKILL] * 20
     subprocess.run(["rm", "-rf", str(tmp_path / "parts" / "out")], check=True)  # as the ledger does before each start
-    resumed = data.train(tmp_path / "parts", dataset, tiny_llama, exec=OFTEN, **changes(name))
+    resumed = data.train(tmp_path / "parts", dataset, tiny_llama, exec=OFTEN, **long)
     assert data.files(resumed) == data.files(whole)
