@@ -13,9 +13,9 @@ def need(module: str, *, extra: str, why: str = "") -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as e:
-        if e.name is not None and e.name.split(".")[0] != module.split(".")[0]:
-            raise  # it is there, and something in it is broken
+        name = module.split(".")[0]
+        is_absent = isinstance(e, ModuleNotFoundError) and (e.name or "").split(".")[0] == name
+        state = "is not installed" if is_absent else f"cannot be imported ({e})"
         raise MissingExtra(
-            f"{module.split('.')[0]} is not installed, and {why or 'this'} needs it",
-            fix=f'pip install "tunesmith[{extra}]"',
+            f"{name} {state}, and {why or 'this'} needs it", fix=f'pip install "tunesmith[{extra}]"'
         ) from e
