@@ -30,6 +30,7 @@ CHANGES = {
     "train.neftune_alpha": "5", "train.on_spike": "skip", "train.spike_z": "4", "train.averaging": "ema",
     "train.ema_decay": "0.9", "train.average_last": "2", "train.validate_every_steps": "3",
     "train.validate_every_epochs": "0.5",
+    "train.turns": "last", "train.mixture": "{rows.csv: 0.1}", "train.past_budget": "replay", "train.replay_share": "0.3",
     "train.method.kind": "full", "train.lr": "0.5", "train.epochs": "3", "train.global_batch": "8",
     "train.max_tokens": "512", "train.schedule": "linear", "train.warmup": "0.2", "train.weight_decay": "0.1",
     "train.max_grad_norm": "2", "train.precision": "bf16", "train.validate_times": "3", "train.validation_rows": "9",
@@ -118,7 +119,7 @@ def test_the_setting_changes_something(project: Project, key: str) -> None:
 def test_every_setting_is_looked_at_here(project: Project) -> None:
     elsewhere = {
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
-        "train.mixture", "train.general", "train.start", "train.max_loss_rise", "train.past_budget", "train.replay_share",  # tests/flows/test_domain.py
+        "train.general", "train.start", "train.max_loss_rise", "train.refusals",  # tests/flows/test_domain.py, test_general.py
         "data.dedup.encoder",  # tests/data/near
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py

@@ -105,6 +105,12 @@ SPEC = SftSpec(
     validation_rows=6,
     patience=None,
     max_new_tokens=8,
+    turns="all",
+    mixture=(),
+    max_loss_rise=None,
+    past_budget="stop",
+    replay_share=0.5,
+    refusals="",
     seed=0,
 )
 
@@ -114,6 +120,7 @@ def train(
     dataset: Path,
     base: Path,
     *,
+    general: Path | None = None,
     exec: Exec | None = None,
     stop: threading.Event | None = None,
     progress: Any = None,
@@ -125,7 +132,7 @@ def train(
         work.stop = stop
     if progress is not None:
         work.progress = progress
-    sft(replace(SPEC, **changes), SftInputs(dataset=dataset, base=base), work)
+    sft(replace(SPEC, **changes), SftInputs(dataset=dataset, base=base, general=general), work)
     return work
 
 

@@ -39,6 +39,7 @@ SPEC = DomainSpec(
     max_loss_rise=None,
     past_budget="stop",
     replay_share=0.5,
+    refusals="",
     seed=0,
 )
 

@@ -129,10 +129,13 @@ def test_readings_after_the_last_saved_step_are_read_again(tmp_path: Path) -> No
         def bits_per_byte(self, losses: dict[str, float]) -> float | None:
             return None
 
+        def shares(self, *_: object, **__: object) -> dict[str, float]:
+            return {}
+
     budget = Budget(max_loss_rise=0.2, past="stop", replay_share=0.5)
     forgetting = Forgetting(Fixed(), budget, tmp_path)  # type: ignore[arg-type]
     for step in (0, 4, 8):
-        forgetting.read(step, None, max_tokens=1)  # type: ignore[arg-type]
+        forgetting.read(step, None, None, max_tokens=1)  # type: ignore[arg-type]
     assert forgetting.over and forgetting.stops and forgetting.worst(8) == "a"
     assert forgetting.rise(4) == pytest.approx(0.1) and math.isclose(forgetting.rise(8), 0.3)
     again = Forgetting(Fixed(), budget, tmp_path)  # type: ignore[arg-type]

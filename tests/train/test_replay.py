@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from tests.train import data
 from tunesmith.core.errors import InputError
+from tunesmith.core.nouns import Row
+from tunesmith.model.flat_layout import Document
 from tunesmith.train.batches import Schedule, shuffled
-from tunesmith.train.packing import row_schedule
-from tunesmith.train.replay import Item, Mixture, Stream, source_of
+from tunesmith.train.pool import Pool
+from tunesmith.train.replay import Item, Mixture, Stream, more_of, source_of
 
 
 def items_of(counts: dict[str, int], size: int = 1) -> list[Item]:
@@ -78,21 +80,39 @@ def test_the_order_of_files_changes_nothing() -> None:
     assert Mixture(items, shares={"general": 0.3}, seed=2).epoch(0) != a.epoch(0)
 
 
+def pool_of(rows: list[Row], general: list[Row], seed: int) -> Pool:
+    documents = [Document(ids=(1, 2), trained=(False, True), key=r.id) for r in (*rows, *general)]
+    return Pool(rows, documents[: len(rows)], list(zip(general, documents[len(rows) :], strict=True)), seed=seed)
+
+
 def test_rows_in_steps_are_those_of_a_plain_schedule_where_nothing_is_mixed() -> None:
     rows = data.make_rows(21, seed=1)
     plain = Schedule(rows, epochs=2.0, global_batch=8, seed=3)
-    mixed = row_schedule(rows, [], mixture=(), epochs=2.0, global_batch=8, seed=3)
+    mixed = pool_of(rows, [], 3).schedule((), epochs=2.0, global_batch=8)
     assert [mixed.batch(s) for s in range(mixed.steps)] == [plain.batch(s) for s in range(plain.steps)]
+    assert plain.tokens == [len(plain.batch(s)) for s in range(plain.steps)]
+    assert [plain.epoch(s) for s in range(plain.steps)] == [0, 0, 0, 1, 1, 1]
 
 
 def test_general_rows_are_mixed_into_the_steps_of_instruction_tuning() -> None:
     rows, general = data.make_rows(18, seed=1, file="own.csv"), data.make_rows(50, seed=2, file="other.csv")
-    schedule = row_schedule(rows, general, mixture=(("general", 0.25),), epochs=3.0, global_batch=8, seed=0)
+    pool = pool_of(rows, general, 0)
+    schedule = pool.schedule((("general", 0.25),), epochs=3.0, global_batch=8)
     taken = [i for s in range(schedule.steps) for i in schedule.batch(s)]
     assert Counter(i < 18 for i in taken) == {True: 54, False: 18}
     assert len({i for i in taken if i >= 18}) == 18
-    by_file = row_schedule(rows, general, mixture=(("own.*", 1.0),), epochs=1.0, global_batch=8, seed=0)
+    by_file = pool.schedule((("own.*", 1.0),), epochs=1.0, global_batch=8)
     assert sorted(by_file.batch(0) + by_file.batch(1) + by_file.batch(2)) == list(range(18))
+
+
+def test_replay_takes_its_share_of_each_step_from_where_it_began() -> None:
+    items = items_of({"general": 7})
+    stream = Stream(items, range(7), 0)
+    sizes = [8, 8, 8, 3]
+    taken = [more_of(stream, 0.5, sizes, 1, step) for step in range(4)]
+    assert [len(t) for t in taken] == [0, 8, 8, 3]
+    assert max(Counter(i for t in taken for i in t).values()) - 19 // 7 <= 1  # all of them by turns
+    assert more_of(stream, 0.5, sizes, None, 3) == []
 
 
 @given(

@@ -7,6 +7,7 @@ be wrong, so that one mistake gives one message.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,7 @@ def check(settings: Settings, tree: Node, folder: Path, wrong: set[KeyPath]) -> 
         *_arms(project),
         *_metrics(project),
         *_goals(project),
+        *_general(project),
     ]
 
 
@@ -205,3 +207,23 @@ def _goals(project: _Checked) -> Iterator[Problem]:
         for problem in e.problems:
             path = ("goals", kept[int(problem.where[6:-1])])
             yield project.problem(path, f"{dotted(path)}: {problem.what}", problem.fix)
+
+
+def _general(project: _Checked) -> Iterator[Problem]:
+    """Settings that speak of general data, where there is none."""
+    train = project.settings.train
+    if project.sound(("train", "refusals")):
+        try:
+            re.compile(train.refusals)
+        except re.error as e:
+            what = f"train.refusals is no pattern: {e}"
+            yield project.problem(("train", "refusals"), what, "a regular expression such as (?i)cannot help")
+    if train.general or not project.sound(("train", "general")):
+        return
+    fix = "name files: train.general: [FILE]"
+    for key, said in (("max_loss_rise", train.max_loss_rise is not None), ("refusals", bool(train.refusals))):
+        if said and project.sound(("train", key)):
+            yield project.problem(("train", key), f"train.{key} needs general data to score, and there is none", fix)
+    if "general" in train.mixture and project.sound(("train", "mixture")):
+        what = "train.mixture has a share for general, and there is no general data to replay"
+        yield project.problem(("train", "mixture"), what, fix)

@@ -122,18 +122,26 @@ class TrainSettings(Section):
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="validations without gain before stopping; default: never"
     )
+    turns: Literal["all", "last"] = Field(
+        default="all", description="of the assistant in a conversation: those that are trained"
+    )
     general: list[str] = Field(
-        default=[], description="domain: files of general text (a column `text`) to score, and to replay"
+        default=[],
+        description="files of what must not be forgotten, to score and to replay: texts (a column `text`), or questions with answers",
     )
     mixture: dict[str, Fraction] = Field(
-        default={}, description="domain: a file, a pattern of files or `general`: its share of the tokens"
+        default={},
+        description="a file, a pattern of files or `general`: its share of the examples (domain: of the tokens)",
     )
-    max_loss_rise: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="domain: the forgetting budget, of the loss on data.general, relative"
+    max_loss_rise: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="the forgetting budget: how much the loss on train.general may rise, relative"
     )
-    past_budget: Literal["stop", "replay"] = Field(default="stop", description="domain: what happens past it")
+    past_budget: Literal["stop", "replay"] = Field(default="stop", description="what happens past it")
     replay_share: Annotated[float, Field(gt=0, lt=1)] = Field(
-        default=0.2, description="domain: share of general rows in a step, once the budget was exceeded"
+        default=0.2, description="share of general rows in a step, once the budget was exceeded"
+    )
+    refusals: str = Field(
+        default="", description="a pattern: general questions whose answer matches it are asked, and refusals counted"
     )
     seed: Seed = Field(default=0, description="of the adapters and the order of rows")
 

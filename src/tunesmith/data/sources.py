@@ -25,7 +25,7 @@ from tunesmith.data.shapes.known import (
     named_shape,
     stated_shape,
 )
-from tunesmith.data.stages import CheckInputs, CheckSpec
+from tunesmith.data.stages import GENERAL, CheckInputs, CheckSpec
 from tunesmith.data.validate import SHOWN_PROBLEMS, Problems
 
 QUERYABLE = (*QUERY_READERS, "sqlite")
@@ -145,6 +145,10 @@ def _find_shape(spec: CheckSpec, source: Source) -> Shape | list[Problem]:
         return found
     if named:
         found = named_shape(spec.kind, spec.text or "text", spec.label, spec.group, spec.keep)
+    elif spec.shape == GENERAL:
+        asked = detect_shape("chat", first, spec.group, source.name, is_table=is_table, keep=spec.keep)
+        text = detect_shape("domain", first, spec.group, source.name, is_table=is_table, keep=spec.keep)
+        found = text if isinstance(asked, Problem) and isinstance(text, Shape) else asked
     elif spec.shape is not None:
         found = stated_shape(spec.shape, spec.kind, spec.group, spec.keep)
     else:

@@ -13,6 +13,8 @@ from typing import Literal
 from tunesmith.core.nouns import Kind
 from tunesmith.core.stage import Stage
 
+GENERAL = "texts or conversations"  # a CheckSpec.shape: each file is the one or the other, found from its first rows
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckSpec:

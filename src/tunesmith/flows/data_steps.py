@@ -37,7 +37,7 @@ from tunesmith.data.documents.stages import (
 )
 from tunesmith.data.labels.stages import LABEL, LabelSpec
 from tunesmith.data.near.stages import DEDUP, DedupSpec
-from tunesmith.data.stages import CHECK, PREPARE, CheckSpec, PrepareSpec
+from tunesmith.data.stages import CHECK, GENERAL, PREPARE, CheckSpec, PrepareSpec
 from tunesmith.flows.context import Context
 from tunesmith.flows.history import restored_in
 from tunesmith.flows.journey import Journey, Step
@@ -376,7 +376,7 @@ def is_domain(c: Context) -> bool:
 
 
 def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
-    """Texts that the model should not forget: read and divided like others, scored at every validation."""
+    """Texts and questions that the model should not forget: read and divided like others, scored at every validation."""
     if not context.settings.train.general:
         return ()
 
@@ -384,7 +384,7 @@ def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
         files = expand(j.context.root, j.context.settings.train.general).files
         source = _stored(j.context, files, "train.general")
         spec = CheckSpec(
-            kind="domain", text="text", label=None, group=None, shape=None, query=None, sheet=None, keep=(), labels=(),
+            kind="domain", text=None, label=None, group=None, shape=GENERAL, query=None, sheet=None, keep=(), labels=(),
             variants={}, unlabelled="refuse", forgotten=tombstones(j.context.ledger), bad_rows="refuse",
             duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
         )  # fmt: skip
@@ -394,7 +394,7 @@ def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
         spec, inputs = prepare_step(j)
         plain = replace(
             spec, kind="domain", labels=(), by="random", near=0.0, time_field=None, field=None, test_values=(),
-            limit=None, max_deviation=1.0, restored=(),
+            limit=None, max_deviation=1.0, restored=(), max_tokens=ANY_LENGTH,
         )  # fmt: skip
         return plain, {**inputs, "examples": j.made("general check", "examples"), "previous": None}
 

@@ -196,7 +196,9 @@ def training_facts(run: Run, checkpoint: dict[str, Any], metrics: Path | None) -
 
 
 def method_words(method: dict[str, Any]) -> str:
-    return "full fine-tuning" if method["kind"] == "full" else f"LoRA r{method['rank']}"
+    if method["kind"] in ("lora", "qlora"):
+        return f"{'QLoRA' if method['kind'] == 'qlora' else 'LoRA'} r{method['rank']}"
+    return "full fine-tuning" if method["kind"] == "full" else str(method["kind"]).replace("_", "-")
 
 
 def machine_words(environment: dict[str, Any]) -> str:
@@ -204,7 +206,7 @@ def machine_words(environment: dict[str, Any]) -> str:
 
 
 def step_name(run: Run) -> str:
-    names = {"sft": "train"}
+    names = {"sft": "train", "domain": "train"}
     return f"answer {run.spec['arm']}" if run.stage == "answer" else names.get(run.stage, run.stage)
 
 

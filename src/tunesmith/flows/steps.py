@@ -151,12 +151,23 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         validation_rows=train.validation_rows,
         patience=train.patience,
         metric=metrics(c)[0],
+        turns=train.turns,
+        mixture=tuple(train.mixture.items()),
+        max_loss_rise=train.max_loss_rise,
+        past_budget=train.past_budget,
+        replay_share=train.replay_share,
+        refusals=train.refusals,
         seed=train.seed,
         system=c.system,
         max_new_tokens=c.settings.evaluate.max_new_tokens,
         base=j.base.name,
     )
-    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "start": start_of(c)}
+    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general_of(j), "start": start_of(c)}
+
+
+def general_of(j: Journey) -> str | None:
+    """The data set of what must not be forgotten."""
+    return j.made("general", "dataset") if "general" in j.runs else None
 
 
 def start_of(c: Context) -> str | None:
@@ -206,10 +217,10 @@ def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
         max_loss_rise=train.max_loss_rise,
         past_budget=train.past_budget,
         replay_share=train.replay_share,
+        refusals=train.refusals,
         seed=train.seed,
     )
-    general = j.made("general", "dataset") if "general" in j.runs else None
-    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general}
+    return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general_of(j)}
 
 
 def evaluate_step(j: Journey) -> tuple[EvaluateSpec, dict[str, Any]]:
@@ -259,15 +270,13 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
 def steps(context: Context) -> tuple[Step, ...]:
     """Everything `run` does, in order."""
     data = data_steps(context)
-    if is_domain(context):
-        after = ("general",) if context.settings.train.general else (data[-1].name,)
-        trained = Step(name="train", stage=DOMAIN, needs=after, build=domain_step)
-    else:
-        trained = Step(name="train", stage=SFT, needs=(data[-1].name,), build=train_step)
+    after = ("general",) if context.settings.train.general else (data[-1].name,)
+    stage, build = (DOMAIN, domain_step) if is_domain(context) else (SFT, train_step)
+    trained = Step(name="train", stage=stage, needs=after, build=build)
     cheap = tuple(answer_step(a, after=data[-1].name) for a in arms(context))
     return (
         *data,
-        *(general_steps(context, after=data[-1].name) if is_domain(context) else ()),
+        *general_steps(context, after=data[-1].name),
         *cheap,
         trained,
         answer_step("tuned", after=data[-1].name),

@@ -11,6 +11,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec import structs
+
 from tunesmith.core.canonical import read_lines
 from tunesmith.core.errors import DataError, Problem
 from tunesmith.core.nouns import Row
@@ -38,6 +40,18 @@ def render_rows(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> lis
     if problems:
         raise DataError(problems)
     return documents
+
+
+def last_turn_only(row: Row) -> Row:
+    """The row with every assistant turn before its answer as context."""
+    if not any(m.role == "assistant" and m.weight for m in row.messages):
+        return row
+    turns = list(row.messages)
+    end = len(turns) - 1 if turns[-1].tool_calls else len(turns)  # a last turn of calls is the answer itself
+    for i, m in enumerate(turns[:end]):
+        if m.role == "assistant":
+            turns[i] = structs.replace(m, weight=0.0)
+    return structs.replace(row, messages=tuple(turns))
 
 
 def shuffled(rows: Sequence[Row], seed: int, epoch: int) -> list[int]:
@@ -69,15 +83,32 @@ class Schedule:
     def steps(self) -> int:
         return sum(self._epoch_steps)
 
+    @property
+    def tokens(self) -> list[int]:
+        """Rows of each step: what a schedule counts, as packing.TokenSchedule counts tokens."""
+        sizes = []
+        for size, steps in zip(self._sizes, self._epoch_steps, strict=True):
+            sizes += [self._global_batch] * (steps - 1) + [size - self._global_batch * (steps - 1)]
+        return sizes
+
+    def epoch(self, step: int) -> int:
+        """Which epoch optimizer step `step` is of, 0-based."""
+        return self._place(step)[0]
+
     def batch(self, step: int) -> list[int]:
         """Row indices of optimizer step `step`, 0-based."""
+        epoch, step = self._place(step)
+        if self._order[0] != epoch:
+            self._order = (epoch, shuffled(self._rows, self._seed, epoch)[: self._sizes[epoch]])
+        return self._order[1][step * self._global_batch : (step + 1) * self._global_batch]
+
+    def _place(self, step: int) -> tuple[int, int]:
+        """(epoch, step in it)"""
         epoch = 0
         while step >= self._epoch_steps[epoch]:
             step -= self._epoch_steps[epoch]
             epoch += 1
-        if self._order[0] != epoch:
-            self._order = (epoch, shuffled(self._rows, self._seed, epoch)[: self._sizes[epoch]])
-        return self._order[1][step * self._global_batch : (step + 1) * self._global_batch]
+        return epoch, step
 
 
 def split(documents: Sequence[Document], max_tokens: int, *, shared: int = 0) -> list[list[Document]]:

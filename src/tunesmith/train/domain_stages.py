@@ -10,6 +10,7 @@ from tunesmith.core.errors import require
 from tunesmith.core.stage import Stage
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.optimizers.names import OPTIMIZERS, Name
+from tunesmith.train.stages import is_pattern
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,7 @@ class DomainSpec:
     max_loss_rise: float | None  # of general data, relative; None: no budget
     past_budget: Literal["stop", "replay"]
     replay_share: float  # of a step's tokens, once the budget was exceeded and past_budget is replay
+    refusals: str  # a pattern: general questions whose answer matches it must be refused; "": none are counted
     seed: int
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class DomainSpec:
         require(self.precision in ("fp32", "bf16"), "train.precision", self.precision, "fp32 or bf16 (resolve auto)")
         require(self.validate_times >= 1, "train.validate_times", self.validate_times, "at least 1")
         require(0 < self.replay_share < 1, "train.replay_share", self.replay_share, "between 0 and 1")
+        require(is_pattern(self.refusals), "train.refusals", self.refusals, "a regular expression")
         names = [name for name, _ in self.mixture]
         require(len(set(names)) == len(names), "train.mixture", names, "each source once")
 

@@ -10,27 +10,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tunesmith.core.errors import InputError, Problem
-from tunesmith.core.nouns import Row
-from tunesmith.train.replay import REPLAY, Item, Mixture, source_of
-
-
-def row_schedule(
-    rows: Sequence[Row],
-    general: Sequence[Row],
-    *,
-    mixture: Sequence[tuple[str, float]],
-    epochs: float,
-    global_batch: int,
-    seed: int,
-) -> TokenSchedule:
-    """Steps of `global_batch` rows with sources in stated shares; indices count over `rows`, then `general`. Whole
-    epochs without a mixture are batches.Schedule's own."""
-    names = [name for name, _ in mixture]
-    items = [Item(key=r.id, file=r.file, line=r.line, source=source_of(r.file, names)) for r in rows]
-    if REPLAY in names:
-        items += [Item(key=r.id, file=r.file, line=r.line, source=REPLAY) for r in general]
-    mixed = Mixture(items, shares=dict(mixture), seed=seed)
-    return TokenSchedule(mixed.epoch, [1] * len(items), epochs=epochs, budget=global_batch)
 
 
 class TokenSchedule:
@@ -64,6 +43,10 @@ class TokenSchedule:
         if self._held[0] != epoch:
             self._held = (epoch, self._order(epoch))
         return self._held[1][first:end]
+
+    def epoch(self, step: int) -> int:
+        """Which epoch optimizer step `step` is of, 0-based."""
+        return self._steps[step][0]
 
     def _cut(self, epoch: int, sizes: np.ndarray, budget: int) -> None:
         first, tokens = 0, 0

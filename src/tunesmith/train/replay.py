@@ -105,6 +105,16 @@ class Mixture:
         }
 
 
+def more_of(stream: Stream, share: float, sizes: Sequence[int], first: int | None, step: int) -> list[int]:
+    """Items of `stream` that step `step` takes on top of its own, so that they are `share` of it. `sizes`: what each
+    step takes by itself; `first`: the step at which this began, None where it did not."""
+    if first is None or step < first:
+        return []
+    more = share / (1 - share)
+    before = sum(sizes[first:step])
+    return [i for i, _ in stream.take(more * before, more * (before + sizes[step]))]
+
+
 def source_of(file: str, names: Sequence[str]) -> str:
     """The first of the names that is this file, its last part, or a pattern of either; "" if none is."""
     last = PurePosixPath(file).name

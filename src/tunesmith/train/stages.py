@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -49,6 +50,12 @@ class SftSpec:
     validation_rows: int  # at most so many, a seeded choice
     patience: int | None  # validations without gain before stopping
     max_new_tokens: int  # when validation must generate answers
+    turns: Literal["all", "last"]  # of the assistant, in a conversation: which are trained
+    mixture: tuple[tuple[str, float], ...]  # (file, pattern of files, or "general"; share of the examples)
+    max_loss_rise: float | None  # of general data, relative; None: no budget for forgetting
+    past_budget: Literal["stop", "replay"]
+    replay_share: float  # of a step's examples, once the budget was exceeded and past_budget is replay
+    refusals: str  # a pattern: general questions whose answer matches it must be refused; "": none are counted
     seed: int
 
     def __post_init__(self) -> None:
@@ -66,8 +73,21 @@ class SftSpec:
         require(self.spike_z > 0, "spike_z", self.spike_z, "above 0")
         require(0 < self.ema_decay < 1, "ema_decay", self.ema_decay, "in (0, 1)")
         require(self.average_last >= 1, "average_last", self.average_last, "at least 1")
+        require(self.turns in ("all", "last"), "train.turns", self.turns, "all or last")
+        require(0 < self.replay_share < 1, "train.replay_share", self.replay_share, "between 0 and 1")
+        require(is_pattern(self.refusals), "train.refusals", self.refusals, "a regular expression")
+        names = [name for name, _ in self.mixture]
+        require(len(set(names)) == len(names), "train.mixture", names, "each source once")
         _check_optimizer(self)
         _check_validation(self)
+
+
+def is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
 
 
 def _check_optimizer(spec: SftSpec) -> None:
@@ -103,6 +123,7 @@ def _check_validation(spec: SftSpec) -> None:
 class SftInputs:
     dataset: Path
     base: Path
+    general: Path | None = None  # a prepared data set of any kind: its training rows are replayed, its others scored
     start: Path | None = None  # a checkpoint that is merged into the base first, such as one of domain adaptation
 
 

@@ -44,6 +44,7 @@ class Judgment:
     step: int
     training_loss: float | None  # mean over the steps; None if none was taken
     validation_loss: float
+    metric: float | None = None  # the goal's own, where it is measured
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Position:
     spec_id: str  # content id of the spec, so that state never goes on under other values
     step: int = 0  # optimizer steps done
     tokens: int = 0  # real tokens trained on
-    best_step: int = 0  # 0: no validation yet
+    best_step: int = 0  # 0: no validation yet, or the untrained model
     best: float | None = None  # the metric's value then
     best_loss: float | None = None  # validation loss then
     waited: int = 0  # validations since the best
@@ -83,18 +84,19 @@ class Position:
         gone = {i for batch in self.left_out for i in batch.rows}
         return [i for i in rows if i not in gone]
 
-    def after(self, loss: float, metric: float | None, higher_is_better: bool) -> Position:
-        """With a validation's outcome: better by the metric, ties by the loss; by the loss where there is no metric."""
+    def after(self, loss: float, metric: float | None, higher_is_better: bool, *, allowed: bool = True) -> Position:
+        """With a validation's outcome: better by the metric, ties by the loss; by the loss where there is no metric.
+        Not `allowed`: it forgot too much to be kept, however good it is."""
         total, n = self.since
-        judgment = Judgment(step=self.step, training_loss=total / n if n else None, validation_loss=loss)
+        judgment = Judgment(step=self.step, training_loss=total / n if n else None, validation_loss=loss, metric=metric)
         self = replace(self, judgments=(*self.judgments, judgment), since=(0.0, 0))
-        if self.best_step == 0 or self.best_loss is None:
+        if self.best_loss is None:
             gained = True
         elif metric is None or self.best is None or metric == self.best:
             gained = loss < self.best_loss
         else:
             gained = (metric > self.best) == higher_is_better
-        if gained:
+        if gained and allowed:
             return replace(self, best_step=self.step, best=metric, best_loss=loss, waited=0)
         return replace(self, waited=self.waited + 1)
 

@@ -73,6 +73,7 @@ def report_page(facts: dict[str, Any]) -> str:
         ),
         validations=validations,
         learning_words=learning_words(training, validations),
+        general=general_columns(validations),
         classes=sorted(report["arms"]["tuned"].get("per_class", []), key=lambda c: (-c["f1"], c["label"])),
         confusion=confusion(report),
         data_words=data_words(facts),
@@ -130,8 +131,15 @@ def learning_words(training: dict[str, Any], validations: list[dict[str, Any]]) 
         words += f"; nothing better followed, so training stopped early at step {training['stopped_early']}"
     lowest = min(validations, key=lambda v: v["validation_loss"])
     if lowest is not validations[-1]:
-        words += f". Validation loss was lowest at step {lowest['step']} and rose afterwards: the start of overfitting"
+        words += f". Validation loss was lowest at step {lowest['step']} and rose afterwards"
     return words + "."
+
+
+def general_columns(validations: list[dict[str, Any]]) -> list[str]:
+    """What the log says of general data at each validation: beside what was gained, what was forgotten."""
+    names = dict.fromkeys(name for v in validations for name, value in v.items() if isinstance(value, int | float))
+    starts = ("general_", "loss_rise", "accuracy ", "refused ")
+    return [name for name in names if name.startswith(starts)]
 
 
 def confusion(report: dict[str, Any]) -> dict[str, Any] | None:

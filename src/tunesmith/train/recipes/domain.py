@@ -32,12 +32,12 @@ from tunesmith.train import optim, state
 from tunesmith.train.batches import read_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
-from tunesmith.train.forgetting import Budget, Forgetting, Probes, nll_sum, probe_documents
+from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
 from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.packing import TokenSchedule
 from tunesmith.train.recipes.sft import accumulate, fitted
-from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, source_of
+from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
 from tunesmith.train.validate import chosen_rows, validation_steps
 
 
@@ -53,13 +53,13 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     steps = schedule.steps
     validate_after = validation_steps(steps, spec.validate_times)
     validation = Validation(spec, inputs.dataset, renderer)
-    forgetting = watch(spec, inputs, renderer, texts, work)
+    forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=texts.has_general)
 
     work.progress(0, steps, "load")
     model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec)
 
     def validate(at: state.Position) -> state.Position:
-        at = validated(work, at, spec.metric, forward, validation, forgetting, steps)
+        at = validated(work, at, spec.metric, model, forward, validation, forgetting, steps)
         if at.best_step == at.step:
             state.save_best(work.state, at.step, parameters)
         return at
@@ -73,7 +73,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         at = validate(at)
         state.save(work.state, at, parameters, optimizer)
     saved_at = time.monotonic()
-    while at.step < steps and not ends_early(spec, at, forgetting):
+    while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = schedule.batch(at.step) + texts.replayed(spec, forgetting, schedule.tokens, at.step)
         batch = [texts.documents[i] for i in chosen]
@@ -134,6 +134,7 @@ def validated(
     work: Workspace,
     at: state.Position,
     metric: str,
+    model: Any,
     forward: Forward,
     validation: Validation,
     forgetting: Forgetting | None,
@@ -144,7 +145,7 @@ def validated(
     tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
     outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
     if forgetting is not None:
-        outcome |= forgetting.read(at.step, forward, max_tokens=tokens)
+        outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
     work.log(step=at.step, **outcome)
     return after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
 
@@ -156,15 +157,6 @@ def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: 
         loss = outcome["validation_loss"]
         return replace(at, best_step=at.step, best=outcome[metric], best_loss=loss, waited=0)
     return replace(at, waited=at.waited + 1)
-
-
-def ends_early(spec: DomainSpec, at: state.Position, forgetting: Forgetting | None) -> str:
-    """Why no further step is taken; "" while one is."""
-    if forgetting is not None and forgetting.stops:
-        return "the budget for forgetting was exceeded"
-    if spec.patience and at.waited >= spec.patience:
-        return f"{at.waited} validations without gain"
-    return ""
 
 
 class Texts:
@@ -227,11 +219,7 @@ class Texts:
     ) -> list[int]:
         """Windows of general data that step `step` takes on top of its own: `replay_share` of all its tokens."""
         first = forgetting.replay_from if forgetting is not None else None
-        if first is None or step < first:
-            return []
-        more = spec.replay_share / (1 - spec.replay_share)
-        before = sum(step_tokens[first:step])
-        return [i for i, _ in self._stream.take(more * before, more * (before + step_tokens[step]))]
+        return more_of(self._stream, spec.replay_share, step_tokens, first, step)
 
 
 class Validation:
@@ -260,26 +248,6 @@ class Validation:
         }
 
 
-def watch(
-    spec: DomainSpec, inputs: DomainInputs, renderer: Renderer, texts: Texts, work: Workspace
-) -> Forgetting | None:
-    """What scores the general data. Raises InputError for a budget that nothing could be held against."""
-    problems = []
-    if spec.max_loss_rise is not None and inputs.general is None:
-        what = "a budget for forgetting needs general data to score"
-        problems.append(Problem(where="train.max_loss_rise", what=what, fix="name files: train.general"))
-    elif spec.max_loss_rise is not None and spec.past_budget == "replay" and not texts.has_general:
-        what = "replay needs training rows of general data, and there are none"
-        problems.append(Problem(where="train.past_budget", what=what, fix="give train.general more rows"))
-    if problems:
-        raise InputError(problems)
-    if inputs.general is None:
-        return None
-    probes = Probes(inputs.general, renderer, max_tokens=spec.max_tokens, rows=spec.validation_rows, seed=spec.seed)
-    budget = Budget(max_loss_rise=spec.max_loss_rise, past=spec.past_budget, replay_share=spec.replay_share)
-    return Forgetting(probes, budget, work.state)
-
-
 def summary(
     spec: DomainSpec,
     at: state.Position,
@@ -294,7 +262,7 @@ def summary(
         "optimizer": spec.optimizer,
         "steps": at.step,
         "steps_planned": steps,
-        "stopped_early": ends_early(spec, at, forgetting) if at.step < steps else "",
+        "stopped_early": ends_early(spec.patience, at.waited, forgetting) if at.step < steps else "",
         "tokens": at.tokens,
         "tokens_per_s": round(at.tokens / at.seconds, 1) if at.seconds else 0.0,
         "seconds": round(at.seconds, 3),
@@ -310,4 +278,5 @@ def summary(
         found["mixture"] = mixture.facts()
     if forgetting is not None:
         found["forgetting"] = forgetting.facts(at.best_step)
+        found["notes"] = [kept_sentence(found["forgetting"])]
     return found

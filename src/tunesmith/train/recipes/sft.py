@@ -8,6 +8,7 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,12 +24,14 @@ from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.averages import Average
-from tunesmith.train.batches import Schedule, read_rows, render_rows, split
+from tunesmith.train.batches import last_turn_only, read_rows, render_rows, split
 from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.forgetting import ends_early, kept_sentence, watch
 from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.guard import WINDOW, is_spike
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
+from tunesmith.train.pool import Pool, general_documents
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import base_with, carry_start, check_start
 from tunesmith.train.validate import Validation, overfitting, validate_after
@@ -42,32 +45,55 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     renderer = Renderer.load(inputs.base, system=spec.system)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
-    rows = read_rows(inputs.dataset / "train.jsonl")
-    places = [f"{row.file}:{row.line}" for row in rows]
-    documents = render_rows(rows, renderer, spec.max_tokens)
-    schedule = Schedule(rows, epochs=spec.epochs, global_batch=spec.global_batch, seed=spec.seed)
-    steps = schedule.steps
+    pool = pool_of(spec, inputs, renderer)
+    schedule = pool.schedule(spec.mixture, epochs=spec.epochs, global_batch=spec.global_batch)
+    steps, taken = schedule.steps, schedule.tokens
     validations = validate_after(spec, steps)
 
     work.progress(0, steps, "load")
-    model, parameters, optimizer, forward = prepared(spec, inputs.base, documents, work.exec, start=inputs.start)
+    forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=pool.has_general)
+    model, parameters, optimizer, forward = prepared(spec, inputs.base, pool.documents, work.exec, start=inputs.start)
     average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last)
     validation = Validation(spec, inputs.dataset, renderer)
 
+    def judged(at: state.Position) -> state.Position:
+        """Validate the weights as they are to be kept, score the general data beside it, and keep the best."""
+        work.progress(at.step, steps, "validate", best=at.best)
+        with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
+            judge = partial(validation.run, model, forward)
+            outcome, at = fitted(work, at, validation.documents, parameters, optimizer, judge)
+            if forgetting is not None:
+                tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+                outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
+            allowed = forgetting is None or forgetting.within(at.step)
+            better = validation.higher_is_better
+            at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
+            if at.best_step == at.step:
+                state.save_best(work.state, at.step, parameters)
+        work.log(step=at.step, **outcome)
+        return at
+
     at = state.resume(work.state, content_id(spec), parameters, optimizer)
     average.restore(state.resume_more(work.state))
-    work.keep_log_until(lambda line: line["step"] <= at.step)
+    begun = at.best_loss is not None or forgetting is None
+    work.keep_log_until(lambda line: begun and line["step"] <= at.step)
+    if forgetting is not None:
+        forgetting.resume(at.step if begun else -1)
+    if not begun:  # what training gains and forgets is held against step 0, which is a candidate itself
+        at = judged(at)
+        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last)
     saved_at = time.monotonic()
-    while at.step < steps and not (spec.patience and at.waited >= spec.patience):
+    while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
-        chosen = at.remaining(schedule.batch(at.step))
-        batch = [documents[i] for i in chosen]
+        chosen = at.remaining(schedule.batch(at.step) + pool.replayed(forgetting, spec.replay_share, taken, at.step))
+        batch = [pool.documents[i] for i in chosen]
         loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
         norm = optim.clip(parameters.values(), spec.max_grad_norm)
-        if is_spike(at, loss, norm, [places[i] for i in chosen], on_spike=spec.on_spike, spike_z=spec.spike_z):
+        places = [pool.places[i] for i in chosen]
+        if is_spike(at, loss, norm, places, on_spike=spec.on_spike, spike_z=spec.spike_z):
             optimizer.zero_grad(set_to_none=True)
             at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
-            work.log(step=at.step, left_out=[places[i] for i in chosen], spike=at.left_out[-1].loss)
+            work.log(step=at.step, left_out=places, spike=at.left_out[-1].loss)
         else:
             lr = rate_at(spec, at.step, steps)
             optim.apply(optimizer, lr=lr)
@@ -78,15 +104,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
                 work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / at.seconds, best=at.best)
         if at.step in validations:
-            work.progress(at.step, steps, "validate", loss=loss, best=at.best)
-            with average.judged((*(j.step for j in at.judgments), at.step)):
-                outcome, at = fitted(
-                    work, at, validation.documents, parameters, optimizer, partial(validation.run, model, forward)
-                )
-                at = at.after(outcome["validation_loss"], outcome.get(spec.metric), validation.higher_is_better)
-                if at.best_step == at.step:
-                    state.save_best(work.state, at.step, parameters)
-            work.log(step=at.step, **outcome)
+            at = judged(at)
         if at.step in validations or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
             state.save(work.state, at, parameters, optimizer, average.tensors(), average.last)
             saved_at = time.monotonic()
@@ -94,11 +112,29 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
 
     state.load_best(work.state, at.best_step, parameters)
     trained_weights = sum(p.numel() for p in parameters.values())
-    work.summarize(**_summary(spec, at, forward, rows=len(rows), trained_weights=trained_weights))
+    early = ends_early(spec.patience, at.waited, forgetting) if at.step < steps else ""
+    facts = forgetting.facts(at.best_step) if forgetting is not None else None
+    work.summarize(**_summary(spec, at, forward, early, facts, rows=pool.own, trained_weights=trained_weights))
+    if spec.mixture:
+        work.summarize(mixture=pool.mixture(spec.mixture).facts())
     folder = work.scratch / "checkpoint"
-    write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, places)
+    write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, pool.places)
     carry_start(inputs.start, folder)
     return SftOutputs(checkpoint=folder)
+
+
+def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
+    """The rows and the general data, rendered. Raises DataError for rows that cannot be learnt from."""
+    rows = read_rows(inputs.dataset / "train.jsonl")
+    if spec.turns == "last":
+        rows = [last_turn_only(row) for row in rows]
+    general = [] if inputs.general is None else read_rows(inputs.general / "train.jsonl")
+    return Pool(
+        rows,
+        render_rows(rows, renderer, spec.max_tokens),
+        general_documents(general, renderer, spec.max_tokens),
+        seed=spec.seed,
+    )
 
 
 def prepared(
@@ -175,8 +211,23 @@ def fitted(
     return found, at
 
 
-def _summary(spec: SftSpec, at: state.Position, forward: Forward, *, rows: int, trained_weights: int) -> dict[str, Any]:
+def _summary(
+    spec: SftSpec,
+    at: state.Position,
+    forward: Forward,
+    stopped_early: str,
+    forgetting: dict[str, Any] | None,
+    *,
+    rows: int,
+    trained_weights: int,
+) -> dict[str, Any]:
     notes = [overfitting(at.judgments), many_epochs(spec.epochs, rows)]
+    more: dict[str, Any] = {"stopped_early": stopped_early} if stopped_early else {}
+    if forgetting is not None:
+        more |= {"gained": gained(at, spec.metric), "forgetting": forgetting}
+        notes.append(f"{gained_sentence(at, spec.metric)} {kept_sentence(forgetting)}")
+    if stopped_early:
+        notes.append(f"Training stopped after {at.step} steps: {stopped_early}.")
     if at.micro_batch_tokens:
         notes.append(f"Memory ran out: micro-batches were cut to {at.micro_batch_tokens} tokens, and training went on.")
     if at.left_out:
@@ -196,4 +247,21 @@ def _summary(spec: SftSpec, at: state.Position, forward: Forward, *, rows: int, 
         "precision": spec.precision,
         "trained_weights": trained_weights,
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **more,
     }
+
+
+def gained(at: state.Position, metric: str) -> dict[str, tuple[float, float]]:
+    """What was measured on the task: (before, of the weights that are kept), for the loss and the metric."""
+    before, kept = (next(j for j in at.judgments if j.step == step) for step in (0, at.best_step))
+    found = {"validation_loss": (before.validation_loss, kept.validation_loss)}
+    if before.metric is not None and kept.metric is not None:
+        found[metric] = (before.metric, kept.metric)
+    return found
+
+
+def gained_sentence(at: state.Position, metric: str) -> str:
+    said = [
+        f"{name.replace('_', ' ')} {before:.3g} → {after:.3g}" for name, (before, after) in gained(at, metric).items()
+    ]
+    return f"Gained: {', '.join(said)}."
