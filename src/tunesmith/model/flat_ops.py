@@ -4,12 +4,11 @@ On a CPU with matrix units, element-wise passes cost as much as the products, so
 does its pass once, keeps what its backward needs and nothing else. Each backward is tested against
 autograd of the plain formula.
 
-Shapes: T rows of one packed row, M hidden, H query heads, K key heads, D head size, R adapter ranks.
+Shapes: T rows of one packed row, M hidden, H query heads, K key heads, D head size.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,6 +34,11 @@ def norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor) -> Tens
     return g.mul_(rstd).addcmul_(x, pull, value=-1)
 
 
+def norm_weight_gradient(grad: Tensor, x: Tensor, rstd: Tensor) -> Tensor:
+    """Of the norm's weight, float32: summed over all but the last dimension."""
+    return (x.float() * rstd).mul_(grad).flatten(0, -2).sum(0)
+
+
 def swiglu_forward(gate_up: Tensor, out: Tensor) -> None:
     gate, up = gate_up.chunk(2, -1)
     out.copy_(F.silu(gate).mul_(up))
@@ -57,95 +61,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     torch.mul(first, cos, out=a).addcmul_(second, sin, value=-1)
     torch.mul(second, cos, out=b).addcmul_(first, sin)
     return out
-
-
-@dataclass(slots=True)
-class Part:
-    """One linear layer of a fused product."""
-
-    rows: slice  # of the output
-    ranks: slice  # of the adapter columns; empty without adapter
-    scale: float
-    a: Tensor | None  # [r, in], trained
-    b: Tensor | None  # [out, r], trained
-
-
-class Projection:
-    """Linear layers of one input, and their LoRA updates, as one product: [x | xA'] [W | sB]'.
-
-    One product rounds once. In bf16 a separate sum loses every update smaller than half a step of
-    the base product's grid, and training starts a step late. The layers' own weights become views
-    of the fused matrix, so nothing is held twice and the plain forward still works.
-    """
-
-    def __init__(self, layers: list[Any], dtype: torch.dtype):
-        bases = [getattr(layer, "base_layer", layer) for layer in layers]
-        self.inputs = bases[0].in_features
-        self.parts: list[Part] = []
-        out = rank = 0
-        for layer, base in zip(layers, bases, strict=True):
-            adapter = hasattr(layer, "base_layer")
-            a = layer.lora_A["default"].weight if adapter else None
-            b = layer.lora_B["default"].weight if adapter else None
-            r = a.shape[0] if a is not None else 0
-            scale = layer.scaling["default"] if adapter else 0.0
-            self.parts.append(
-                Part(rows=slice(out, out + base.out_features), ranks=slice(rank, rank + r), scale=scale, a=a, b=b)
-            )
-            out, rank = out + base.out_features, rank + r
-        self.wide = torch.zeros(out, self.inputs + rank, dtype=dtype)
-        self.down = torch.zeros(rank, self.inputs, dtype=dtype)
-        for base, part in zip(bases, self.parts, strict=True):
-            view = self.wide[part.rows, : self.inputs]
-            view.copy_(base.weight.detach())
-            base.weight.data = view
-        self.bias: Tensor | None = None
-        if bases[0].bias is not None:
-            self.bias = torch.cat([base.bias.detach() for base in bases]).to(dtype)
-
-    @property
-    def width(self) -> int:
-        return self.wide.shape[1]
-
-    @property
-    def trained(self) -> list[Tensor]:
-        return [t for p in self.parts if p.a is not None and p.b is not None for t in (p.a, p.b)]
-
-    @torch.no_grad()  # type: ignore[untyped-decorator]  # torch is untyped here
-    def refresh(self) -> None:
-        """Take over the adapters as the optimizer left them."""
-        for p in self.parts:
-            if p.a is not None and p.b is not None:
-                columns = slice(self.inputs + p.ranks.start, self.inputs + p.ranks.stop)
-                self.wide[p.rows, columns] = p.b * p.scale
-                self.down[p.ranks] = p.a
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [T, inputs + R], whose last R columns are filled here; returns [T, outputs]."""
-        if self.down.shape[0]:
-            torch.mm(x[:, : self.inputs], self.down.T, out=x[:, self.inputs :])
-        return x @ self.wide.T if self.bias is None else torch.addmm(self.bias, x, self.wide.T)
-
-    def backward(self, grad: Tensor, x: Tensor, *, need_input: bool) -> tuple[Tensor | None, list[Tensor]]:
-        """Gradients of the input [T, inputs] and of `trained`, in that order, float32 for the latter."""
-        ranks = self.down.shape[0]
-        if not ranks:
-            return (grad @ self.wide if need_input else None), []
-        if need_input:
-            both = grad @ self.wide
-            d_input, d_rank = both[:, : self.inputs], both[:, self.inputs :]
-        else:
-            d_input, d_rank = None, grad @ self.wide[:, self.inputs :]
-        d_down = (d_rank.T @ x[:, : self.inputs]).float()
-        trained: list[Tensor] = []
-        for p in self.parts:
-            if p.a is not None and p.b is not None:
-                columns = slice(self.inputs + p.ranks.start, self.inputs + p.ranks.stop)
-                d_b = (grad[:, p.rows].T @ x[:, columns]).float()
-                trained += [d_down[p.ranks], d_b.mul_(p.scale)]
-        if d_input is not None:
-            d_input = torch.addmm(d_input, d_rank, self.down)
-        return d_input, trained
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, packed: Packed) -> tuple[Tensor, list[Any]]:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tunesmith.model.flat import FAMILIES
+from tunesmith.model.flat_fit import FAMILIES
 from tunesmith.model.forward import KeyValues, Network, additive
 
 TOKENS = 2048  # of the rows that go through all layers together: enough for fast products, few enough for the caches

@@ -81,7 +81,7 @@ class DomainOutputs:
 
 DOMAIN = Stage(
     name="domain",
-    version=1,
+    version=2,
     function="tunesmith.train.recipes.domain:domain",
     spec=DomainSpec,
     inputs=DomainInputs,

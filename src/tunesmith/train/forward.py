@@ -100,7 +100,8 @@ class FlatForward:
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
         packed = pack(documents)
         hidden, smoothing = self._flat.hidden(packed), 0.0 if step is None else self._smoothing
-        return losses.head_nll_sum(hidden, self._flat.head, packed.labels_N, packed.weights_N, smoothing=smoothing)
+        flat, labels, weights = self._flat, packed.labels_N, packed.weights_N
+        return losses.head_nll_sum(hidden, flat.head, labels, weights, smoothing=smoothing, learned=flat.learned_head)
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
         return self._flat.logits(pack(documents))
@@ -223,7 +224,7 @@ def _probe_documents(documents: Sequence[Document]) -> list[Document]:
 def _moved_adapters(model: Any, seed: int) -> Iterator[None]:
     """Adapters start as a change of nothing, which would prove nothing: move them for a moment."""
     generator = torch.Generator().manual_seed(int(content_id(["probe", seed])[:8], 16))
-    moved = [p for n, p in model.named_parameters() if "lora_B" in n]
+    moved = [p for n, p in model.named_parameters() if "lora_B" in n and p.requires_grad]
     kept = [p.detach().clone() for p in moved]
     try:
         for p in moved:

@@ -26,20 +26,36 @@ def nll_sum(logits_NV: Tensor, labels_N: Tensor, weights_N: Tensor, *, smoothing
 
 
 def head_nll_sum(
-    hidden_NM: Tensor, head_VM: Tensor, labels_N: Tensor, weights_N: Tensor, *, smoothing: float = 0.0
+    hidden_NM: Tensor,
+    head_VM: Tensor,
+    labels_N: Tensor,
+    weights_N: Tensor,
+    *,
+    smoothing: float = 0.0,
+    learned: Tensor | None = None,
 ) -> Tensor:
-    """`nll_sum` of hidden @ head', some rows of logits at a time. The head is frozen: its gradient is not made."""
-    total: Tensor = _HeadNll.apply(hidden_NM, head_VM, labels_N, weights_N, smoothing)
+    """`nll_sum` of hidden @ head', some rows of logits at a time. `learned`: the head where it is trained, of which
+    head_VM is the copy that computes; it gets its gradient in float32."""
+    total: Tensor = _HeadNll.apply(hidden_NM, head_VM, labels_N, weights_N, smoothing, learned)
     return total
 
 
 class _HeadNll(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here
-    """The gradient of the hidden states is made in the forward, where the logits are at hand."""
+    """The gradients are made in the forward, where the logits are at hand."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, labels: Tensor, weights: Tensor, smoothing: float) -> Tensor:
-        total = torch.zeros((), dtype=torch.float64)
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        smoothing: float,
+        learned: Tensor | None,
+    ) -> Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         grad = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        of_head = torch.zeros(head.shape, device=head.device) if ctx.needs_input_grad[5] else None
         for start in range(0, len(labels), ROWS):
             some = slice(start, start + ROWS)
             logits, picked = hidden[some] @ head.T, labels[some, None]
@@ -50,14 +66,25 @@ class _HeadNll(torch.autograd.Function):  # type: ignore[misc]  # torch is untyp
             if smoothing:
                 reached = (1 - smoothing) * reached + smoothing * logits.float().mean(-1, keepdim=True)
             total += ((log_sum - reached)[:, 0] * weights[some]).sum()
+            if grad is None and of_head is None:
+                continue
+            p.scatter_add_(1, picked, torch.full_like(picked, smoothing - 1, dtype=p.dtype))
+            if smoothing:
+                p -= smoothing / logits.shape[-1]
             if grad is not None:
-                p.scatter_add_(1, picked, torch.full_like(picked, smoothing - 1, dtype=p.dtype))
-                if smoothing:
-                    p -= smoothing / logits.shape[-1]
                 grad[some] = (p.to(hidden.dtype) @ head).float() * weights[some, None]
-        ctx.grad = grad
+            if of_head is not None:
+                pulls = p.mul_(weights[some, None]).to(hidden.dtype)
+                if hidden.dtype == of_head.dtype:
+                    of_head.addmm_(pulls.T, hidden[some])
+                else:
+                    of_head += pulls.T @ hidden[some]
+        ctx.grad, ctx.of_head = grad, of_head
         return total.float()
 
     @staticmethod
     def backward(ctx: Any, scale: Tensor) -> Any:
-        return ctx.grad.mul_(scale), None, None, None, None
+        grad = None if ctx.grad is None else ctx.grad.mul_(scale)
+        of_head = None if ctx.of_head is None else ctx.of_head.mul_(scale)
+        del ctx.grad, ctx.of_head  # the head's is as large as the embeddings
+        return grad, None, None, None, None, of_head

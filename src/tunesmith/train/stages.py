@@ -144,7 +144,7 @@ def many_epochs(epochs: float, rows: int) -> str:
 
 SFT = Stage(
     name="sft",
-    version=1,
+    version=2,
     function="tunesmith.train.recipes.sft:sft",
     spec=SftSpec,
     inputs=SftInputs,

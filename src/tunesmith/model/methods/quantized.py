@@ -61,6 +61,10 @@ class FourBits(bnb.nn.Linear4bit):  # type: ignore[misc]  # bitsandbytes is unty
         found: Tensor = bnb.functional.dequantize_4bit(self.weight.data, state)
         return found.view(self.out_features, self.in_features)
 
+    def dequantized_into(self, out: Tensor) -> None:
+        """The same into `out` [outputs, inputs], which need not be contiguous."""
+        out.copy_(self.dequantized(out.dtype))
+
     def parts(self) -> list[Tensor]:
         state = self.weight.quant_state
         return [self.weight.data, state.absmax, *((state.offset, state.state2.absmax) if state.nested else ())]
@@ -93,6 +97,11 @@ class EightBits(bnb.nn.Linear8bitLt):  # type: ignore[misc]  # bitsandbytes is u
         """[outputs, inputs]."""
         codes, largest = self.parts()
         return (codes.float() * (largest[:, None] / 127)).to(dtype)
+
+    def dequantized_into(self, out: Tensor) -> None:
+        """The same into `out` [outputs, inputs], which need not be contiguous."""
+        codes, largest = self.parts()
+        torch.mul(codes, largest[:, None] / 127, out=out)
 
     def parts(self) -> list[Tensor]:
         if self.weight.CB is not None:
