@@ -59,7 +59,9 @@ CHANGES = {
     "data.augment.ablation": "0", "data.augment.seed": "3", "data.augment.paraphrase": "back_translation",
     "data.augment.paraphrase_share": "0.4", "data.augment.language": "French",
     "goals": "[accuracy >= 0.3]", "exec.micro_batch_tokens": "512", "exec.threads": "1", "exec.packing": "true",
-    "exec.gradient_checkpointing": "true", "exec.save_every_s": "7",
+    "exec.gradient_checkpointing": "true", "exec.save_every_s": "7", "exec.processes": "2",
+    "exec.engine": "fsdp2", "exec.nodes": "2", "exec.node_rank": "1", "exec.rendezvous": "127.0.0.1:29500",
+    "exec.isolate": "true",
 }  # fmt: skip
 
 # a setting of a step that is off by default changes something where the step is on

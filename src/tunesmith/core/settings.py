@@ -217,6 +217,16 @@ class ExecSettings(Section):
     gradient_checkpointing: bool = Field(default=False, description="layers computed twice, for less memory")
     threads: Annotated[int, Field(ge=0)] = Field(default=0, description="0: what torch chooses")
     save_every_s: Annotated[float, Field(ge=0)] = Field(default=60.0, description="seconds between resumable states")
+    processes: Annotated[int, Field(ge=1)] = Field(default=1, description="ranks of a training on this machine")
+    engine: Literal["auto", "single", "ddp", "fsdp2", "zero2", "zero3"] = Field(
+        default="auto", description="how ranks share a training; auto: single, or ddp for several"
+    )
+    nodes: Annotated[int, Field(ge=1)] = Field(default=1, description="machines that train together")
+    node_rank: Annotated[int, Field(ge=0)] = Field(default=0, description="which of them this one is, from 0")
+    rendezvous: str | None = Field(default=None, description="host:port of machine 0, where there are several")
+    isolate: bool | Literal["auto"] = Field(
+        default="auto", description="train in a process of its own; auto: with several ranks, or when memory is short"
+    )
 
 
 class Settings(Section):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tunesmith.core.canonical import canonical_json, plain
 from tunesmith.core.errors import Stopped
@@ -35,6 +35,9 @@ class Stage:
         return getattr(importlib.import_module(module), name)
 
 
+EngineName = Literal["single", "ddp", "fsdp2", "zero2", "zero3"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exec:
     """What must not change a result: every field here has an invariant test."""
@@ -45,6 +48,17 @@ class Exec:
     log_every: int = 1  # optimizer steps between metric lines
     packing: bool = False  # off the flat path: documents in one row where a probe allows; on a CPU it is slower
     gradient_checkpointing: bool = False  # layers are computed twice to save memory: equal but for rounding
+    processes: int = 1  # ranks of a training on this machine
+    engine: EngineName = "single"  # how several ranks share a training
+    nodes: int = 1  # machines, each with as many ranks
+    node_rank: int = 0  # of this machine, 0 to nodes - 1
+    rendezvous: str = ""  # host:port of machine 0, where there are several
+    isolate: bool = False  # a training gets a process of its own, also where it is one rank
+
+    @property
+    def ranks(self) -> int:
+        """Processes that train together, on all machines."""
+        return self.processes * self.nodes
 
 
 def no_progress(done: float, total: float, label: str, **facts: Any) -> None:

@@ -11,6 +11,7 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import is_domain
 from tunesmith.flows.run import walk
 from tunesmith.flows.steps import exec_for, steps, train_step
+from tunesmith.launch.check import one_process
 from tunesmith.ledger.execute import execute
 from tunesmith.train.lr_stages import LR_RANGE, LrRangeSpec
 
@@ -47,6 +48,6 @@ def lr_range(context: Context, *, low: float, high: float, steps_tried: int) -> 
     train = next(s for s in steps(context) if s.name == "train")
     run = execute(
         context.ledger, LR_RANGE, spec, inputs,
-        exec=exec_for(journey, train), progress=context.progress, stop=context.stop,
+        exec=one_process(exec_for(journey, train)), progress=context.progress, stop=context.stop,
     )  # fmt: skip
     return LrRange(facts=read_json(context.ledger.path(run.outputs["curve"]) / "curve.json"))

@@ -17,6 +17,8 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.plan import Plan, forecast, plan_steps
 from tunesmith.flows.steps import begin, exec_for, steps_for
+from tunesmith.launch.check import check
+from tunesmith.launch.perform import perform
 from tunesmith.ledger.execute import execute
 
 PROD = "prod"
@@ -89,6 +91,7 @@ def verdict_text(verdict: Verdict) -> str:
 
 def walk(context: Context, verb: str, *, before: Callable[[Journey, Step], None] = lambda j, s: None) -> Journey:
     """Execute every step that `verb` stands for; `before` is called ahead of each."""
+    check(context.settings.exec, context.settings.train)
     journey = begin(context)
     for step in steps_for(context, verb):
         before(journey, step)
@@ -112,6 +115,7 @@ def take(journey: Journey, step: Step) -> Run:
         exec=exec_for(journey, step),
         progress=progress,
         stop=context.stop,
+        perform=perform,
     )
 
 

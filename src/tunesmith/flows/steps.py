@@ -7,9 +7,11 @@ Only the values a stage needs reach its spec: moving a goal's threshold never re
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError
 from tunesmith.core.goals import usual_arms
 from tunesmith.core.settings import MethodSettings, TrainSettings
@@ -20,12 +22,14 @@ from tunesmith.flows import auto
 from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import DATA_VERBS, add_source, data_steps, general_steps, is_domain
 from tunesmith.flows.journey import Journey, Step
+from tunesmith.launch.check import exec_values, isolated
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.metrics.catalog import USUAL
 from tunesmith.model.methods.spec import METHODS, MethodSpec
 from tunesmith.text.prompt import system_prompt
 from tunesmith.train.domain_stages import DOMAIN, DomainSpec
 from tunesmith.train.optimizers.names import OPTIMIZERS
+from tunesmith.train.precision import estimate, free_bytes
 from tunesmith.train.stages import SFT, SftSpec
 
 WITHOUT_MODEL = ("majority", "tfidf", "lead")
@@ -333,4 +337,13 @@ def exec_for(journey: Journey, step: Step) -> Exec:
         save_every_s=float(settings.save_every_s),
         packing=settings.packing,
         gradient_checkpointing=settings.gradient_checkpointing,
+        **(exec_values(settings) if step.stage in (SFT, DOMAIN) else {}),
+        isolate=step.stage in (SFT, DOMAIN) and isolated(settings, partial(_needed_mib, journey, step), free_bytes()),
     )
+
+
+def _needed_mib(journey: Journey, step: Step) -> float:
+    """Estimated memory of a training."""
+    spec: Any = step.build(journey)[0]
+    config = read_json(journey.base.folder / "config.json", dict[str, Any])
+    return float(estimate(config, journey.dataset, spec, 1.0)["memory_mib"])

@@ -28,8 +28,14 @@ from tunesmith.ledger.objects import files_of
 from tunesmith.ledger.records import now, run_fact, run_id
 
 Inputs = Mapping[str, str | Mapping[str, str] | None]  # names of the stage's inputs → artifact ids
+Perform = Callable[[Stage, Any, Any, Workspace], Any]  # (stage, spec, folders, work) -> outputs
 ANNOUNCE_S = 5.0  # between two lines about a lock that is held elsewhere
 NO_STOP = threading.Event()  # never set
+
+
+def here(stage: Stage, spec: Any, folders: Any, work: Workspace) -> Any:
+    """Perform a stage in this process."""
+    return stage.resolve()(spec, folders, work)
 
 
 def key_of(stage: Stage, spec: Any, inputs: Inputs) -> str:
@@ -47,8 +53,11 @@ def execute(
     exec: Exec | None = None,
     progress: Callable[..., None] = no_progress,
     stop: threading.Event = NO_STOP,
+    perform: Perform = here,
 ) -> Run:
     """The finished run of this stage, spec and inputs; `reused` says that nothing had to be done.
+
+    `perform` calls the stage function, in this process or in others; its outputs are under the workspace's scratch.
 
     Where another process makes the same result, waits for it, saying who that is, and reuses it.
     A stage that fails or is stopped leaves a run that says so, and its workspace, from which the
@@ -66,7 +75,8 @@ def execute(
             done = ledger.finished(key)
             if done is not None:
                 return replace(done, reused=True)
-            run = _perform(ledger, stage, spec, inputs, key, _workspace(ledger.work / key, exec, progress, stop))
+            work = _workspace(ledger.work / key, exec, progress, stop)
+            run = _perform(ledger, stage, spec, inputs, key, work, perform)
             shutil.rmtree(ledger.work / key, ignore_errors=True)  # what stays goes when the ledger is opened again
             return run
         finally:
@@ -119,7 +129,9 @@ def _workspace(root: Path, exec: Exec | None, progress: Callable[..., None], sto
     return work
 
 
-def _perform(ledger: Ledger, stage: Stage, spec: Any, inputs: Inputs, key: str, work: Workspace) -> Run:
+def _perform(
+    ledger: Ledger, stage: Stage, spec: Any, inputs: Inputs, key: str, work: Workspace, perform: Perform
+) -> Run:
     clock = Clock()
     resumed = any(work.state.iterdir())
     begun = Run(
@@ -142,7 +154,7 @@ def _perform(ledger: Ledger, stage: Stage, spec: Any, inputs: Inputs, key: str, 
 
     try:
         with _disk_errors_explained(work.root):
-            outputs = stage.resolve()(spec, stage.inputs(**_folders(ledger, inputs)), work)
+            outputs = perform(stage, spec, stage.inputs(**_folders(ledger, inputs)), work)
             with ledger.objects.session() as session:
                 made = {
                     name: ledger.store(session, kind, files_of(folder), move=True)

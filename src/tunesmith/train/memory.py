@@ -35,7 +35,7 @@ def within_memory(
         try:
             return run(micro_batch_tokens), micro_batch_tokens
         except RuntimeError as e:
-            if not isinstance(e, torch.OutOfMemoryError) and CPU_SAYS not in str(e):
+            if not is_out_of_memory(e):
                 raise
             said = str(e).split("\n")[0][:200]
         # the traceback, and with it every activation, is gone here
@@ -47,6 +47,10 @@ def within_memory(
         if micro_batch_tokens <= longest:
             raise _explained(longest, said, parameters, optimizer)
         micro_batch_tokens = max(1, micro_batch_tokens // 2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or (isinstance(error, RuntimeError) and CPU_SAYS in str(error))
 
 
 def _explained(

@@ -46,7 +46,7 @@ def resolve_micro_batch_tokens(base: Path, longest: int, method: str) -> int:
     """
     low, high = MICRO_BATCH_TOKENS
     config = _read_config(base)
-    free = _free_bytes() - parameter_count(config) * (4 if method == "lora" else 16)  # with gradients and two moments
+    free = free_bytes() - parameter_count(config) * (4 if method == "lora" else 16)  # with gradients and two moments
     counted = activation_bytes_per_token(config, method, keys=longest)
     if free * SPARE / counted > 4 * high:
         return max(high, longest)  # plenty: no need to measure
@@ -234,7 +234,7 @@ def _read_config(base: Path) -> dict[str, Any]:
     return found
 
 
-def _free_bytes() -> int:
+def free_bytes() -> int:
     """Memory that may still be taken: what the system calls available, and no more than a container's limit allows."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     try:
