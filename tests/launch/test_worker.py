@@ -25,7 +25,9 @@ from tunesmith.train.stages import SFT, SftInputs
 ALONE = Exec(isolate=True, threads=1, save_every_s=0.0)
 
 
-def launched(root: Path, dataset: Path, base: Path, exec: Exec = ALONE, *, progress: Any = None, **changes: Any) -> Workspace:
+def launched(
+    root: Path, dataset: Path, base: Path, exec: Exec = ALONE, *, progress: Any = None, **changes: Any
+) -> Workspace:
     work = Workspace(root=root, exec=exec)
     if progress is not None:
         work.progress = progress
@@ -42,6 +44,7 @@ def test_a_worker_gives_the_same_bytes(tmp_path: Path, dataset: Path, tiny_llama
     assert {label for _, _, label in said} >= {"load", "train", "validate"}
 
 
+@pytest.mark.slow
 def test_an_error_comes_back_as_it_was_raised(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
     with pytest.raises(DataError) as found:
         launched(tmp_path / "a", dataset, tiny_llama, max_tokens=16)
@@ -60,6 +63,7 @@ def test_a_killed_worker_goes_on_with_half_the_micro_batch(
     assert [line["step"] for line in log(got) if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_micro_batch_that_cannot_be_halved_is_explained(
     tmp_path: Path, dataset: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +72,7 @@ def test_a_micro_batch_that_cannot_be_halved_is_explained(
         launched(tmp_path / "a", dataset, tiny_llama, replace(ALONE, micro_batch_tokens=64))
 
 
+@pytest.mark.slow
 def test_a_wish_to_stop_saves_the_state(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
     work = Workspace(root=tmp_path / "a", exec=replace(ALONE, save_every_s=1e6), stop=threading.Event())
     work.progress = lambda done, total, label, **facts: work.stop.set() if label == "train" and done >= 2 else None
@@ -116,6 +121,7 @@ def _named(root: Path) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_no_worker_outlives_its_parent(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
     kill_the_parent(tmp_path / "a", dataset, tiny_llama, processes=1)
 
@@ -126,7 +132,13 @@ def test_a_job_that_would_be_read_otherwise_is_refused(tmp_path: Path, dataset: 
     path = tmp_path / "job.json"
     write_job(path, SFT, SPEC, SftInputs(dataset=dataset, base=tiny_llama), ALONE, tmp_path)
     stage, spec, folders, exec, root = read_job(path)
-    assert (stage, spec, folders, exec, root) == (SFT, SPEC, SftInputs(dataset=dataset, base=tiny_llama), ALONE, tmp_path)
+    assert (stage, spec, folders, exec, root) == (
+        SFT,
+        SPEC,
+        SftInputs(dataset=dataset, base=tiny_llama),
+        ALONE,
+        tmp_path,
+    )
     said = json.loads(path.read_text())
     said["spec"]["unheard_of"] = 1
     path.write_text(json.dumps(said))

@@ -78,7 +78,7 @@ def test_the_timings_run_on_a_real_model(tiny_llama: Path) -> None:
 def test_the_micro_batch_fits_the_free_memory(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plenty = precision.resolve_micro_batch_tokens(tiny_llama, 60, "lora")
     assert plenty == 8192
-    monkeypatch.setattr(precision, "_free_bytes", lambda: 20 << 20)
+    monkeypatch.setattr(precision, "free_bytes", lambda: 20 << 20)
     scarce = precision.resolve_micro_batch_tokens(tiny_llama, 60, "lora")
     assert 256 <= scarce < plenty
     assert precision.resolve_micro_batch_tokens(tiny_llama, 600, "lora") >= 600  # one example cannot be split

@@ -70,7 +70,9 @@ def _nodes(said: ExecSettings) -> list[Problem]:
         what = f"{said.nodes} machines need a place to meet"
         fix = "--set exec.rendezvous=HOST:PORT, an address of machine 0 and a free port there"
         found.append(Problem(where="exec.rendezvous", what=what, fix=fix))
-    if said.rendezvous is not None and not re.fullmatch(r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", said.rendezvous):
+    if said.rendezvous is not None and not re.fullmatch(
+        r"[A-Za-z0-9._-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", said.rendezvous
+    ):
         what = f"{said.rendezvous!r} is no HOST:PORT"
         found.append(Problem(where="exec.rendezvous", what=what, fix="such as 10.0.0.1:29500"))
     return found

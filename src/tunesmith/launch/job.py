@@ -1,9 +1,9 @@
 """What a worker is told and what it says at its end: canonical JSON files in the workspace, decoded strictly.
 
-    <workspace>/launch/job.json          written by the parent
-    <workspace>/launch/ended.json        by the first rank of the machine: outputs and summary, or that it was stopped
-    <workspace>/launch/error-<rank>.json by a rank that failed
-    <workspace>/launch/ranks.json        by the launcher of several ranks: their exit codes, where one failed
+<workspace>/launch/job.json          written by the parent
+<workspace>/launch/ended.json        by the first rank of the machine: outputs and summary, or that it was stopped
+<workspace>/launch/error-<rank>.json by a rank that failed
+<workspace>/launch/ranks.json        by the launcher of several ranks: their exit codes, where one failed
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def read_job(path: Path) -> tuple[Stage, Any, Any, Exec, Path]:
     was written: a worker must train what its parent's key says."""
     job = msgspec.json.decode(path.read_bytes(), type=Job)
     stage = STAGES[job.stage]
-    spec = msgspec.convert(job.spec, type=stage.spec)
+    spec: Any = msgspec.convert(job.spec, type=stage.spec)
     if canonical_json(spec) != canonical_json(job.spec):
         raise ValueError(f"{path}: the spec of {stage.name} does not survive being written down")
     if set(job.inputs) != {f.name for f in fields(stage.inputs)}:

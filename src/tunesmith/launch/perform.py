@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -133,10 +134,8 @@ def _listen(process: subprocess.Popen[bytes], work: Workspace) -> None:
 
 def _wait(process: subprocess.Popen[bytes]) -> None:
     """It has said its last; let it end by itself."""
-    try:
+    with suppress(subprocess.TimeoutExpired):  # then it is made to
         process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:
-        pass  # it is made to
 
 
 def _say(line: bytes, work: Workspace) -> None:
@@ -147,10 +146,8 @@ def _say(line: bytes, work: Workspace) -> None:
 
 def _write(process: subprocess.Popen[bytes], word: bytes) -> None:
     assert process.stdin is not None
-    try:
+    with suppress(BrokenPipeError):  # it ended by itself
         os.write(process.stdin.fileno(), word)
-    except BrokenPipeError:
-        pass  # it ended by itself
 
 
 def _let_go(process: subprocess.Popen[bytes]) -> None:
