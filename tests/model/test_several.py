@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,9 @@ LORA = MethodSpec(kind="lora", rank=4, alpha=8.0, dropout=0.0, targets="all-line
 HOULSBY = MethodSpec(
     kind="bottleneck", rank=4, alpha=1.0, dropout=0.0, targets="all-linear", placement="houlsby", activation="silu"
 )
+IA3 = replace(LORA, kind="ia3")
+PREFIX = replace(LORA, kind="prefix", virtual_tokens=5)
+PROMPT = replace(LORA, kind="prompt", virtual_tokens=3)
 SETS = {
     # one name is a module's, one a tensor's: in PEFT's own state dicts both would clash
     "lora": {
@@ -35,6 +39,7 @@ SETS = {
         "houlsby": HOULSBY,
         "parallel": replace(HOULSBY, placement="parallel", scaling=4.0),
     },
+    "ia3": {"all": IA3, "some": replace(IA3, targets=("v_proj", "down_proj")), "again": IA3},
 }
 IDS = torch.tensor([[1, 17, 40, 99, 5, 2], [8, 30, 31, 200, 7, 9], [1, 17, 40, 99, 7, 9], [1, 17, 40, 99, 7, 9]])
 SAMPLING = Sampling(max_new_tokens=6, temperature=0.0, top_p=1.0, seed=0, stop=(), stop_ids=frozenset({2}))
@@ -104,7 +109,11 @@ def test_a_mixed_batch_is_each_alone(checkpoints: dict[str, Path], tiny_llama: P
 def test_other_families(family: str, kind: str, tmp_path: Path) -> None:
     extra = {"opt": {"ffn_dim": 96, "word_embed_proj_dim": 48}}.get(family, {})
     base = make_tiny(tmp_path / "base", family, **extra)
-    specs = [LORA, replace(LORA, rank=2)] if kind == "lora" else list(SETS["bottleneck"].values())[:2]
+    specs = {
+        "lora": [LORA, replace(LORA, rank=2)],
+        "bottleneck": list(SETS["bottleneck"].values())[:2],
+        "ia3": [IA3, IA3],
+    }[kind]
     folders = {f"n{i}": made(base, s, tmp_path / f"n{i}", seed=i) for i, s in enumerate(specs)}
     several = Several.load(base, folders, dtype="fp32")
     names = ["n0", None, "n1", "n0"]
@@ -185,9 +194,9 @@ def test_what_cannot_share_a_base_is_refused(tiny_llama: Path, tmp_path: Path) -
         Several.load(tiny_llama, {"a": lora, "b": houlsby}, dtype="fp32")
     with pytest.raises(InputError, match="taken"):
         Several.load(tiny_llama, {"a": lora}, dtype="fp32").add("a", lora)
-    ia3 = made(tiny_llama, replace(LORA, kind="ia3"), tmp_path / "ia3", seed=0)
-    with pytest.raises(ModelError, match="is ia3"):
-        Several.load(tiny_llama, {"a": ia3}, dtype="fp32")
+    full = made(tiny_llama, replace(LORA, kind="full"), tmp_path / "full", seed=0)
+    with pytest.raises(ModelError, match="is full: it holds weights of its own"):
+        Several.load(tiny_llama, {"a": full}, dtype="fp32")
     other = make_tiny(tmp_path / "other", seed=9)
     with pytest.raises(ModelError, match="other weights"):
         Several.load(other, {"a": lora}, dtype="fp32")
@@ -208,3 +217,42 @@ def test_a_damaged_checkpoint_is_refused_as_when_alone(tiny_llama: Path, tmp_pat
     save_file(state, lora / "adapter_model.safetensors")
     with pytest.raises(ModelError, match="1 tensors do not fit"):
         Several.load(tiny_llama, {"a": lora}, dtype="fp32")
+
+
+def test_virtual_tokens_are_beside_any_other_method(tiny_llama: Path, tmp_path: Path) -> None:
+    specs = {"lora": LORA, "prefix": PREFIX, "prompt": PROMPT}
+    folders = {n: made(tiny_llama, s, tmp_path / n, seed=i) for i, (n, s) in enumerate(specs.items())}
+    several = Several.load(tiny_llama, folders, dtype="fp32")
+    prompts = [[1, 17, 40, 99, 5], [1, 17, 40]]
+    for name in (*folders, *reversed(folders)):
+        several.use(name)
+        want, got = Network(alone(tiny_llama, folders[name])), Network(several.model)
+        with want.evaluating(), got.evaluating():
+            texts = [[t.ids for t in generate(n, prompts, SAMPLING, str, batch_tokens=100)] for n in (want, got)]
+        assert texts[0] == texts[1]
+    several.use("prefix")
+    assert [len(several.before(n)) for n in (None, "lora", "prefix", "prompt")] == [0, 0, 3, 3]
+    assert several.before("prefix")[0][0].shape[2] == 5 and several.before("prompt")[0][0].shape[2] == 3
+    with pytest.raises(ModelError, match="its virtual tokens are in the cache"):
+        several.forward(IDS[:2], ["lora", "prefix"])
+    several.remove("lora")
+    several.remove("prompt")
+    assert several.active == "prefix" and several.names == ("prefix",)
+
+
+def test_adapters_of_one_start_share_the_merged_base(tiny_llama: Path, tmp_path: Path) -> None:
+    start = made(tiny_llama, LORA, tmp_path / "domain", seed=7)
+    folders = {n: made(tiny_llama, LORA, tmp_path / n, seed=i) for i, n in enumerate("ab")}
+    for folder in folders.values():
+        shutil.copytree(start, folder / "start")
+    several = Several(tiny_llama, dtype="fp32", start=folders["a"] / "start")
+    for name, folder in folders.items():
+        several.add(name, folder)
+    got = several.forward(IDS[:3], ["a", "b", None])
+    for i, name in enumerate("ab"):
+        torch.testing.assert_close(got[i], logits(alone(tiny_llama, folders[name]))[i], rtol=0, atol=1e-5)
+    torch.testing.assert_close(got[2], logits(load_tuned(tiny_llama, start, dtype="fp32"))[2], rtol=0, atol=1e-5)
+    with pytest.raises(ModelError, match="trained on the base itself"):
+        several.add("c", made(tiny_llama, LORA, tmp_path / "c", seed=3))
+    with pytest.raises(ModelError, match="stands on a checkpoint of its own"):
+        Several(tiny_llama, dtype="fp32").add("a", folders["a"])

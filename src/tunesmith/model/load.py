@@ -14,10 +14,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.core.errors import ModelError, Problem
 from tunesmith.model.methods import catalog as methods
-from tunesmith.model.methods.spec import METHODS, read_method
+from tunesmith.model.methods.spec import METHODS, START, read_method
 from tunesmith.model.safety import scan
 
-START = "start"  # the folder in a checkpoint of the one that it was trained on top of; see train/start.py
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 

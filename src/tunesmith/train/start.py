@@ -19,10 +19,8 @@ from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError, ModelError, Problem
 from tunesmith.model.load import dtype_of, load_base
 from tunesmith.model.methods import catalog as methods
-from tunesmith.model.methods.spec import METHODS, read_method
+from tunesmith.model.methods.spec import METHODS, START, read_method
 from tunesmith.text.render import Renderer
-
-FOLDER = "start"  # in a checkpoint
 
 
 def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
@@ -37,7 +35,7 @@ def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
     method = read_method(start)
     if method.kind == "full":
         return load_base(start, dtype=dtype)
-    inner = start / FOLDER
+    inner = start / START
     model = methods.load(base_with(base, inner if inner.is_dir() else None, dtype="fp32"), start)
     return methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True).eval()
 
@@ -64,4 +62,4 @@ def check_start(start: Path, renderer: Renderer) -> None:
 def carry_start(start: Path | None, folder: Path) -> None:
     """Copy the start into the checkpoint `folder`, whose own files are there, unless its weights are whole."""
     if start is not None and read_method(folder).kind != "full":
-        shutil.copytree(start, folder / FOLDER)
+        shutil.copytree(start, folder / START)

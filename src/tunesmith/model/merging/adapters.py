@@ -18,12 +18,11 @@ from torch import Tensor
 
 from tunesmith.core.canonical import canonical_json, read_json, write_atomic
 from tunesmith.core.errors import ModelError, Problem, require
-from tunesmith.model.load import START
 from tunesmith.model.merging.arithmetic import Recipe, combine, trim_threshold
 from tunesmith.model.merging.merge import IDENTITY
 from tunesmith.model.merging.tensors import Weights, write_tensors
 from tunesmith.model.methods import adapter_files
-from tunesmith.model.methods.spec import MethodSpec, method_json, read_method
+from tunesmith.model.methods.spec import START, MethodSpec, method_json, read_method
 
 A, B = ".lora_A.weight", ".lora_B.weight"
 Factors = tuple[Tensor, Tensor]  # (O, R) and (R, I); their product is the update

@@ -104,7 +104,7 @@ def answering(model: Any) -> Any:
     """What to ask for answers: the module behind a PEFT wrapper; with virtual tokens, the base after them."""
     if _prompt_config(model) is not None:
         return prefixed(model)
-    return model.get_base_model() if hasattr(model, "peft_config") else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT marks what it wraps too
 
 
 def prefixed(model: PeftModel) -> Prefixed:
@@ -123,7 +123,7 @@ class Prefixed(nn.Module):  # type: ignore[misc]  # torch is untyped here
     def __init__(self, model: PeftModel):
         super().__init__()
         self.base = model.get_base_model()
-        self._before = _before(model)  # per layer: keys and values [1, H, V, D]
+        self._before = before(model)  # per layer: keys and values [1, H, V, D]
         self._columns = self._before[0][0].shape[2]
         self.config = copy.deepcopy(self.base.config)
         self.config.model_type = f"{self.base.config.model_type} after virtual tokens"
@@ -200,7 +200,7 @@ def _made(model: PeftModel) -> Any:
     return [(parts[2 * i], parts[2 * i + 1]) for i in range(config.num_layers)]
 
 
-def _before(model: PeftModel) -> list[tuple[Tensor, Tensor]]:
+def before(model: PeftModel) -> list[tuple[Tensor, Tensor]]:
     """What the virtual tokens leave in the cache, per layer: keys and values [1, H, V, D]."""
     with torch.no_grad():
         made = _made(model)

@@ -13,6 +13,7 @@ from tunesmith.core.errors import InputError, ModelError, Problem, require
 
 Kind = Literal["lora", "qlora", "full", "ia3", "prompt", "p_tuning", "prefix", "bottleneck"]
 Start = Literal["uniform", "pissa", "olora", "eva"]
+START = "start"  # the folder in a checkpoint of the one that it was trained on top of; see train/start.py
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
