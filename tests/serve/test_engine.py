@@ -17,9 +17,10 @@ from tunesmith.core.nouns import Message
 from tunesmith.model.answer import LanguageModel
 from tunesmith.model.forward import Network
 from tunesmith.serve.bundle import LoadedBundle
-from tunesmith.serve.engine import Engine, batching_is_exact, common_prefix
+from tunesmith.serve.engine import Engine
 from tunesmith.serve.scheduler import Event, Failed, Finished, Job, Overloaded, Piece, Sampling
 from tunesmith.serve.slots import Prefix, Slots
+from tunesmith.serve.voices import batching_is_exact, common_prefix
 
 WORDS = [
     "fracture",
@@ -149,7 +150,7 @@ def test_other_families_batch_exactly(tmp_path: Path, family: str, overrides: di
     network = Network(bundle.model)
     with torch.no_grad():
         prefix = Prefix(network, common_prefix(bundle))
-        assert len(prefix.ids) > 20 and batching_is_exact(network, prefix)
+        assert len(prefix.ids) > 20 and batching_is_exact(network, [prefix])
         slots = Slots(network, prefix)
         prompts = [bundle.renderer.prompt([Message(role="user", content=t)]) for t in texts(4, seed=1)]
         rows = [list(p) for p in prompts]
@@ -179,8 +180,8 @@ def test_a_model_that_batches_wrongly_is_served_one_at_a_time(
 
     network = Shifted(chat_bundle.model)
     with torch.no_grad():
-        assert not batching_is_exact(network, Prefix(network, ()))
-    monkeypatch.setattr("tunesmith.serve.engine.batching_is_exact", lambda *_: False)
+        assert not batching_is_exact(network, [Prefix(network, ())])
+    monkeypatch.setattr("tunesmith.serve.voices.batching_is_exact", lambda *_: False)
     engine = Engine(chat_bundle, max_batch=4, max_queue=8, cache_columns=1 << 15, batch_tokens=4096)
     engine.start()
     jobs = [Asked(chat_bundle, t, max_new_tokens=30) for t in texts(3, 2)]

@@ -50,13 +50,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class LoadedBundle:
     """A model that is ready to answer."""
 
-    model: Any  # a transformers causal model in eval mode, adapter merged
+    model: Any  # a transformers causal model in eval mode, adapter merged; with `several`, the base they share
     renderer: Renderer
     labels: tuple[str, ...]  # empty unless kind is classify
     kind: Kind
     id: str  # the artifact id of the bundle's folder
     settings: Generation
     context: int  # tokens that prompt and answer may have together
+    several: Any = None  # model.several.Several, where the adapter shares its base with others
+    adapter: str | None = None  # its name in `several`
 
     @property
     def scores_labels(self) -> bool:
@@ -89,7 +91,7 @@ class LoadedBundle:
             kind=manifest.kind,
             id=bundle_id(folder, manifest),
             settings=manifest.generation,
-            context=context_of(model),
+            context=context_of(model) - virtual_tokens(folder),
         )
 
 
@@ -109,6 +111,13 @@ def bundle_id(folder: Path, manifest: Manifest) -> str:
     path = folder / MANIFEST
     files = {**manifest.files, MANIFEST: FileEntry(sha256=file_id(path), bytes=path.stat().st_size)}
     return content_id({"kind": "bundle", "files": files})
+
+
+def virtual_tokens(folder: Path) -> int:
+    """Places of the context that a checkpoint's own virtual tokens take."""
+    from tunesmith.model.methods.spec import read_method
+
+    return read_method(folder).virtual_tokens
 
 
 def context_of(model: Any) -> int:

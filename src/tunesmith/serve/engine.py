@@ -4,6 +4,9 @@ The loop: answers that were cancelled leave, label jobs that wait are scored tog
 computed and join the block, one step is taken. So a short answer never waits for a long one, and a
 client that leaves gives its place back at the next step. What a row gets depends on its own prompt,
 parameters and seed alone; start() proves it for the model at hand, and where it fails, rows run alone.
+
+Bundles whose adapters share a base are answered together, each row with its own adapter. An adapter that cannot
+be in a batch with others has turns: nobody joins until the answers before it are done, and then it is swapped in.
 """
 
 from __future__ import annotations
@@ -12,23 +15,24 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from tunesmith.core.nouns import Message
 from tunesmith.http.log import error_line, log
-from tunesmith.model.forward import Network
 from tunesmith.model.sampling import sample, top_logprobs
+from tunesmith.model.several import Held
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.detokenize import TextStream
 from tunesmith.serve.labels import LabelScorer
 from tunesmith.serve.scheduler import Event, Failed, Finished, Job, Scheduler, TokenLogprob
-from tunesmith.serve.slots import Prefix, Slots
+from tunesmith.serve.slots import Slots
+from tunesmith.serve.voices import Voice, Voices
+from tunesmith.text.render import Renderer
 
 PREFILL_TOKENS = 2048  # prompt tokens computed between two steps: bounds how long running answers stand still
-PROBE_TOLERANCE = 0.02  # of the largest logit: far above rounding, far below a wrong mask or position
 
 
 @dataclass(slots=True, eq=False)
@@ -36,6 +40,7 @@ class _Row:
     """A running answer."""
 
     job: Job
+    voice: Voice
     stream: TextStream
     generator: Any
     tokens: int = 0  # sampled so far, the stop token included
@@ -44,34 +49,67 @@ class _Row:
 
 
 class Engine:
-    """Decodes for one bundle. Jobs come through `scheduler`; events arrive at each job's `emit`.
+    """Decodes for one bundle, or for several whose adapters share a base. Jobs come through `scheduler`; events
+    arrive at each job's `emit`.
 
     `cache_columns` bounds the block's memory: rows times columns. `batch_tokens` is for label scoring.
     """
 
     def __init__(
-        self, bundle: LoadedBundle, *, max_batch: int, max_queue: int, cache_columns: int, batch_tokens: int
+        self,
+        bundles: LoadedBundle | Sequence[LoadedBundle],
+        *,
+        max_batch: int,
+        max_queue: int,
+        cache_columns: int,
+        batch_tokens: int,
     ) -> None:
-        self.bundle = bundle
+        self._bundles = [bundles] if isinstance(bundles, LoadedBundle) else list(bundles)
         self.scheduler = Scheduler(max_queue=max_queue, max_batch=max_batch)
-        self._max_batch = max_batch
+        self._most_rows = max_batch
         self._cache_columns = cache_columns
+        self._batch_tokens = batch_tokens
         self._rows: list[_Row] = []
-        self._network = Network(bundle.model)
+        self._voices: Voices
         self._slots: Slots
-        self._labels = LabelScorer(bundle, self._network, batch_tokens=batch_tokens)
+        self._labels: LabelScorer
         self._thread = threading.Thread(target=self._run, name="tunesmith-engine", daemon=True)
         self._halt = threading.Event()
 
     def start(self) -> None:
-        """Compute the common prefix, prove that batching changes nothing, begin to serve."""
+        """Compute the common prefixes, prove that batching changes nothing, begin to serve."""
         with torch.no_grad():
-            prefix = Prefix(self._network, common_prefix(self.bundle))
-            self._slots = Slots(self._network, prefix)
-            if self._max_batch > 1 and not batching_is_exact(self._network, prefix):
-                self._max_batch = 1
-                log("batching_off", reason="this model's logits in a batch differ from those alone")
+            self._voices = Voices(self._bundles)
+            first = self._voices[self._bundles[0]]
+            self._slots = Slots(self._voices.network, first.bare, self._voices.under)
+            self._labels = LabelScorer(self._voices, batch_tokens=self._batch_tokens)
+            self._say_what_runs_apart()
         self._thread.start()
+
+    def add(self, bundle: LoadedBundle, held: Held) -> Future[None]:
+        """Put one more adapter on the base between two steps; done when it can be asked."""
+
+        def do() -> None:
+            assert self._voices.several is not None and bundle.adapter is not None
+            self._voices.several.put(bundle.adapter, held)
+            self._voices.add(bundle)
+            self._say_what_runs_apart()
+
+        return self.scheduler.call(do)
+
+    def remove(self, bundle: LoadedBundle) -> Future[None]:
+        """Take an adapter off the base. No job of it may wait or run any more."""
+        return self.scheduler.call(lambda: self._voices.remove(bundle))
+
+    def _say_what_runs_apart(self) -> None:
+        if not self._voices.batches and self._most_rows > 1:
+            log("batching_off", reason="this model's logits in a batch differ from those alone")
+        if not self._voices.mixes:
+            log("mixing_off", reason="logits in a batch of several adapters differ from those of each alone")
+
+    @property
+    def _max_batch(self) -> int:
+        return self._most_rows if self._voices.batches else 1
 
     @property
     def alive(self) -> bool:
@@ -94,6 +132,7 @@ class Engine:
                 if not self._rows and not self.scheduler.wait_for_work():
                     return
                 try:
+                    self._answer_calls()
                     self._expire()
                     self._score_labels()
                     self._join()
@@ -104,6 +143,16 @@ class Engine:
         self._fail_running("the server is shutting down", status=503)
         for job in self.scheduler.abandon():
             _tell(job, Failed("the server is shutting down", status=503))
+
+    def _answer_calls(self) -> None:
+        for function, done in self.scheduler.calls():
+            try:
+                done.set_result(function())
+            except Exception as e:  # whoever asked learns of it
+                done.set_exception(e)
+
+    def _voice(self, job: Job) -> Voice:
+        return self._voices[job.bundle or self._bundles[0]]
 
     def _expire(self) -> None:
         """Answers whose client left, or whose time is over, give their place back."""
@@ -122,7 +171,7 @@ class Engine:
         if not jobs:
             return
         try:
-            self._labels.answer([j for j in jobs if not j.cancelled], _tell)
+            self._labels.answer([(self._voice(j), j) for j in jobs if not j.cancelled], _tell)
         except Exception as e:
             error_line(e)
             for job in jobs:
@@ -133,31 +182,35 @@ class Engine:
     def _join(self) -> None:
         rows, widest, fresh = len(self._rows), max((r.job.columns for r in self._rows), default=0), 0
 
+        there = [r.voice.bundle for r in self._rows[:1]]
+
         def admit(job: Job) -> bool:
             nonlocal rows, widest, fresh
-            wide = max(widest, job.columns)
+            voice = self._voice(job)
+            if there and not self._voices.together(there[0], voice.bundle):
+                return False  # its turn comes when these are done
+            wide = max(widest, job.columns + voice.prefix.virtual)
             tokens = fresh + len(job.prompt)
             fits = rows < self._max_batch and (rows + 1) * wide <= self._cache_columns
             if rows and not (fits and (tokens <= PREFILL_TOKENS or not fresh)):
                 return False  # a lone job always gets in, however wide
             rows, widest, fresh = rows + 1, wide, tokens
+            there.append(voice.bundle)
             return True
 
         jobs = self.scheduler.take("generate", admit)
         if not jobs:
             return
-        renderer = self.bundle.renderer
-        new = [
-            _Row(
-                job,
-                TextStream(renderer.decode, job.sampling.stop, tail=renderer.layout.tail),
-                torch.Generator().manual_seed(job.sampling.seed),
-            )
-            for job in jobs
-        ]
+        new = [self._row(job) for job in jobs]
         self._rows.extend(new)  # before the work, so that a failure finds them
-        logits = self._slots.join([j.prompt for j in jobs])
+        logits = self._slots.join([j.prompt for j in jobs], [r.voice.prefix for r in new])
         self._advance(new, logits)
+
+    def _row(self, job: Job) -> _Row:
+        voice = self._voice(job)
+        renderer = voice.bundle.renderer
+        stream = TextStream(renderer.decode, job.sampling.stop, tail=renderer.layout.tail)
+        return _Row(job, voice, stream, torch.Generator().manual_seed(job.sampling.seed))
 
     def _step(self) -> None:
         if self._rows:
@@ -172,12 +225,12 @@ class Engine:
 
     def _take_token(self, row: _Row, logprobs_V: Any) -> bool:
         """One token of one answer; True when it was the last."""
-        asked, renderer = row.job.sampling, self.bundle.renderer
+        asked, renderer = row.job.sampling, row.voice.bundle.renderer
         token = sample(logprobs_V, temperature=asked.temperature, top_p=asked.top_p, generator=row.generator)
         value = float(logprobs_V[token])
         row.tokens, row.logprob, row.last = row.tokens + 1, row.logprob + value, token
         if token not in renderer.stop_ids:
-            piece = row.stream.push(token, self._logprob_of(token, value, logprobs_V, asked.top_logprobs))
+            piece = row.stream.push(token, _logprob_of(renderer, token, value, logprobs_V, asked.top_logprobs))
             if piece:
                 _tell(row.job, piece)
             if row.tokens < asked.max_new_tokens and not row.stream.stopped:
@@ -189,13 +242,6 @@ class Engine:
         confidence = math.exp(row.logprob / row.tokens)
         _tell(row.job, Finished("stop" if stopped else "length", row.tokens, confidence))
         return True
-
-    def _logprob_of(self, token: int, value: float, logprobs_V: Any, top: int | None) -> TokenLogprob | None:
-        if top is None:
-            return None
-        decode = self.bundle.renderer.decode
-        others = tuple((decode([i]), v) for i, v in top_logprobs(logprobs_V, top)) if top else ()
-        return TokenLogprob(decode([token]), value, others)
 
     def _keep(self, kept: list[int]) -> None:
         """Rows that are not kept leave: their place and their columns are free from here on."""
@@ -222,31 +268,8 @@ def _tell(job: Job, event: Event) -> None:
             error_line(e)
 
 
-def common_prefix(bundle: LoadedBundle) -> list[int]:
-    """The tokens every prompt with the bundle's own system prompt begins with."""
-    first, second = (bundle.renderer.prompt([Message(role="user", content=text)]) for text in ("a", "7"))
-    n = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), 0)
-    return first[:n]
-
-
-def batching_is_exact(network: Network, prefix: Prefix) -> bool:
-    """Whether ragged rows in one block get the logits that each gets alone, over a join, two steps and a leave.
-
-    An architecture whose masks or positions don't follow ours fails here, not in front of a user.
-    """
-    seed = [t for t in range(3, 40)]
-    prompts = [[*prefix.ids, *seed[:9]], seed[:3], seed[5:30]]
-    together = Slots(network, prefix)
-    got = [together.join(prompts[:2])]
-    got[0] = torch.cat([got[0], together.join(prompts[2:])])
-    got.append(together.step([7, 8, 9]))
-    together.keep([0, 2])
-    got.append(together.step([10, 11]))
-    for i, (prompt, steps) in enumerate(zip(prompts, ([7, 10], [8], [9, 11]), strict=True)):
-        alone = Slots(network, Prefix(network, ()))
-        want = [alone.join([prompt]), *(alone.step([t]) for t in steps)]
-        for at, logits in enumerate(want):
-            row = got[at][i if at < 2 else i // 2]
-            if float((row - logits[0]).abs().max()) > PROBE_TOLERANCE * max(1.0, float(logits.abs().max())):
-                return False
-    return True
+def _logprob_of(renderer: Renderer, token: int, value: float, logprobs_V: Any, top: int | None) -> TokenLogprob | None:
+    if top is None:
+        return None
+    others = tuple((renderer.decode([i]), v) for i, v in top_logprobs(logprobs_V, top)) if top else ()
+    return TokenLogprob(renderer.decode([token]), value, others)

@@ -16,6 +16,7 @@ from fastapi import Request
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.nouns import Message
 from tunesmith.http.refused import Refused
+from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.observe import Observer
 from tunesmith.serve.replies import Choice, Reply, usage_of
@@ -31,7 +32,9 @@ class Served:
 
     name: str
     engine: Engine
+    bundle: LoadedBundle
     labels: bool  # answers are labels
+    open: set[str] = field(default_factory=set)  # requests under way: a bundle is taken away when there are none
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +63,17 @@ class Exchange:
         """One more answer to be made."""
         emit = _emitter(self.events, len(self.jobs))
         self.choices.append(Choice())
-        self.jobs.append(Job(mode=mode, prompt=prompt, sampling=wish, emit=emit, messages=messages, deadline=deadline))
+        self.jobs.append(
+            Job(
+                mode=mode,
+                prompt=prompt,
+                sampling=wish,
+                emit=emit,
+                messages=messages,
+                deadline=deadline,
+                bundle=self.served.bundle,
+            )
+        )
 
     async def next(self) -> tuple[int, Event]:
         """The next event, with the index of its choice; kept in the choice too."""
@@ -83,6 +96,7 @@ class Exchange:
         if self.closed:
             return
         self.closed = True
+        self.served.open.discard(self.reply.id)
         self.served.engine.scheduler.cancel([j for j, c in zip(self.jobs, self.choices, strict=True) if not c.end])
         if self.status == 200 and not all(c.end for c in self.choices):
             self.status = 499  # as nginx writes it: the client left
@@ -91,6 +105,7 @@ class Exchange:
     def refuse(self, status: int, observer: Observer) -> None:
         """Nothing was queued; only the trace is left."""
         self.closed, self.status = True, status
+        self.served.open.discard(self.reply.id)
         observer.keep(self._trace(), messages=self.messages, answer="")
 
     def _trace(self) -> dict[str, Any]:
@@ -100,7 +115,7 @@ class Exchange:
         finish = "aborted" if self.status == 499 else next((r for r in ("length", "stop") if r in reasons), None)
         return {
             "id": ("chatcmpl-" if self.reply.chat else "cmpl-") + self.reply.id,
-            "bundle": self.served.engine.bundle.id,
+            "bundle": self.served.bundle.id,
             "route": self.route,
             "model": self.served.name,
             "status": self.status,
@@ -148,6 +163,7 @@ async def begin(
         streaming=bool(body.stream),
         with_logprobs=body.alternatives is not None,
     )
+    chosen.open.add(exchange.reply.id)
     try:
         check_together(body)
         # not on the event loop: a long prompt takes a while, and streams are to keep flowing
@@ -164,6 +180,9 @@ async def begin(
     except Refused as e:
         exchange.refuse(e.status, desk.observer)
         raise
+    except BaseException:
+        chosen.open.discard(exchange.reply.id)
+        raise
     return exchange
 
 
@@ -171,7 +190,7 @@ def _wishes(
     desk: Desk, chosen: Served, body: ChatRequest | CompletionRequest, ids: Sequence[Sequence[int]], mode: Mode
 ) -> list[Sampling]:
     """How each prompt is to be answered. A label is never cut unless the client itself asks for fewer tokens."""
-    bundle = chosen.engine.bundle
+    bundle = chosen.bundle
     label = max((len(bundle.renderer.answer(text)) for text in bundle.labels), default=1)
     seed = secrets.randbits(62)
     return [
@@ -191,7 +210,7 @@ def _wishes(
 
 def _tokens(served: Served, prompt: Prompt) -> list[int]:
     """Raises Refused when the chat template does not take these turns."""
-    renderer = served.engine.bundle.renderer
+    renderer = served.bundle.renderer
     try:
         if isinstance(prompt, str):
             return list(renderer.render((), prompt).ids[:-1])  # plain text as in training, its end left open

@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from tunesmith.core.nouns import Message
 
@@ -74,6 +75,7 @@ class Job:
     sampling: Sampling
     emit: Callable[[Event], None]
     messages: tuple[Message, ...] = ()  # what label scoring needs; the prompt as messages
+    bundle: Any = None  # which of the engine's bundles answers; None: its only one
     deadline: float = math.inf  # time.monotonic()
     submitted: float = field(default_factory=time.monotonic)
     cancelled: bool = False  # set by the HTTP side, read between two steps
@@ -104,6 +106,7 @@ class Scheduler:
         self.max_batch = max_batch
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
+        self._calls: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._closed = False
         self._running = 0
         self._seconds = 1.0  # running mean of the time from submission to the end of a job
@@ -133,8 +136,29 @@ class Scheduler:
     def wait_for_work(self) -> bool:
         """Block until something waits; False when closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            return bool(self._waiting)
+            self._changed.wait_for(lambda: self._waiting or self._calls or self._closed)
+            return bool(self._waiting or self._calls)
+
+    def call(self, function: Callable[[], Any]) -> Future[Any]:
+        """Have the model's thread do something between two steps. Raises Closed when draining."""
+        with self._changed:
+            if self._closed:
+                raise Closed
+            done: Future[Any] = Future()
+            self._calls.append((function, done))
+            self._changed.notify_all()
+            return done
+
+    def calls(self) -> list[tuple[Callable[[], Any], Future[Any]]]:
+        """What the model's thread is asked to do now; they are taken out."""
+        with self._changed:
+            found, self._calls = list(self._calls), deque()
+            return found
+
+    def first(self, mode: Mode) -> Job | None:
+        """The head of the queue of one mode."""
+        with self._changed:
+            return next((j for j in self._waiting if j.mode == mode), None)
 
     def take(self, mode: Mode, admit: Callable[[Job], bool]) -> list[Job]:
         """Jobs of one mode from the head of the queue, until `admit` refuses one: nobody overtakes within a mode."""
@@ -179,6 +203,9 @@ class Scheduler:
         """Empty the queue; the caller tells the jobs."""
         with self._changed:
             jobs, self._waiting = list(self._waiting), deque()
+            for _, done in self._calls:
+                done.set_exception(Closed())
+            self._calls.clear()
             return jobs
 
     @property

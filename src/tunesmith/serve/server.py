@@ -65,23 +65,14 @@ def create_app(
     store_content: bool,
     limits: Limits,
 ) -> FastAPI:
-    """The app for uvicorn. One bundle under several names shares one engine."""
-    engines: dict[int, Engine] = {}
+    """The app for uvicorn. One bundle under several names shares one engine, and so do bundles on one base."""
+    together: dict[int, list[LoadedBundle]] = {}
+    for bundle in dict.fromkeys(bundles.values()):
+        together.setdefault(id(bundle.several or bundle), []).append(bundle)
+    engines = {key: _engine(some, limits) for key, some in together.items()}
     served: dict[str, Served] = {}
     for name, bundle in bundles.items():
-        engine = engines.setdefault(
-            id(bundle),
-            Engine(
-                bundle,
-                max_batch=limits.max_batch,
-                max_queue=limits.max_queue,
-                cache_columns=limits.cache_columns,
-                batch_tokens=limits.batch_tokens,
-            ),
-        )
-        served[name] = Served(name=name, engine=engine, labels=bundle.scores_labels)
-        if bundle.scores_labels:
-            served[name + GENERATE] = Served(name=name + GENERATE, engine=engine, labels=False)
+        served |= named(name, bundle, engines[id(bundle.several or bundle)])
     observer = Observer(trace=trace, store_content=store_content)
     observer.watch(
         lambda: sum(e.scheduler.waiting for e in engines.values()),
@@ -114,6 +105,25 @@ def create_app(
     app.state.token = token
     app.state.models = tuple(served)
     return app
+
+
+def _engine(bundles: list[LoadedBundle], limits: Limits) -> Engine:
+    return Engine(
+        bundles,
+        max_batch=limits.max_batch,
+        max_queue=limits.max_queue,
+        cache_columns=limits.cache_columns,
+        batch_tokens=limits.batch_tokens,
+    )
+
+
+def named(name: str, bundle: LoadedBundle, engine: Engine) -> dict[str, Served]:
+    """The names under which a bundle is asked."""
+    whole = Served(name=name, engine=engine, bundle=bundle, labels=bundle.scores_labels)
+    if not bundle.scores_labels:
+        return {name: whole}
+    text = Served(name=name + GENERATE, engine=engine, bundle=bundle, labels=False, open=whole.open)
+    return {name: whole, text.name: text}
 
 
 async def _invalid(_: HttpRequest, error: Exception) -> Response:
