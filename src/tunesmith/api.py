@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -264,26 +264,76 @@ class Project:
             stop=self._stop,
         )
 
-    def serve(self, model: str = PROD, host: str | None = None, port: int | None = None) -> None:
-        """Answer over HTTP until stopped."""
+    def serve(
+        self,
+        model: str | None = None,
+        host: str | None = None,
+        port: int | None = None,
+        adapters: Mapping[str, str] | None = None,
+    ) -> None:
+        """Answer over HTTP until stopped. `adapters`: name → a project's folder, FOLDER@BUNDLE or a bundle, beside
+        those of serve.adapters; all are served with this model on one base."""
+        from tunesmith.flows.adapters import bring
         from tunesmith.ledger.traces import Traces
         from tunesmith.serve.server import load_and_serve
 
         settings = self.file.settings.serve
-        self._bundle_id(model)  # a name that means nothing is said before anything is opened
+        load = self._to_serve(model, {**settings.adapters, **(adapters or {})})
         with Traces.open(self.root / STATE / "traces.db", store_content=settings.store_content) as traces:
             load_and_serve(
-                lambda: {model: self.model(model)},
+                load,
                 host=host or settings.host,
                 port=settings.port if port is None else port,
                 settings=settings,
                 trace=lambda trace: traces.append(**trace),
+                bring=lambda place: bring(self.context, place),
+                announce=self.root / STATE / "serving.json",
             )
         if traces.lost or traces.problem:
             why = f": {traces.problem}" if traces.problem else ""
             raise StorageError(
                 f"{traces.lost} traces could not be kept{why}", where=str(self.root / STATE / "traces.db")
             )
+
+    def _to_serve(self, model: str | None, adapters: Mapping[str, str]) -> Callable[[], Mapping[str, LoadedBundle]]:
+        """What loads the models; a name that means nothing is said before anything is opened."""
+        from tunesmith.flows.adapters import places
+        from tunesmith.serve.adapters import check_name, load_together
+
+        own = model or PROD
+        if not adapters:
+            self._bundle_id(own)
+            return lambda: {own: self.model(own)}
+        for name in adapters:
+            check_name(name)
+        if own in adapters:
+            raise InputError("is the name of this project's own model", where=f"adapter {own}", fix="rename it")
+        alone = model is None and self.ledger.reference(PROD) is None  # a project may be nothing but the host
+        found = places(self.context, adapters if alone else {own: self._bundle_id(own), **adapters})
+        return lambda: load_together(found)
+
+    def adapters(self) -> list[dict[str, Any]]:
+        """The adapters of this project's running server."""
+        from tunesmith.serve import admin
+
+        answer: list[dict[str, Any]] = admin.ask(admin.running(self.root / STATE / admin.FILE), "GET")["data"]
+        return answer
+
+    def add_adapter(self, name: str, place: str) -> dict[str, Any]:
+        """Put an adapter on the running server's base, or replace the one of this name; nothing is reloaded."""
+        from tunesmith.serve import admin
+
+        answer: dict[str, Any] = admin.ask(
+            admin.running(self.root / STATE / admin.FILE), "PUT", name, {"source": place}
+        )
+        return answer
+
+    def remove_adapter(self, name: str) -> dict[str, Any]:
+        """Take it off; requests under way are finished first."""
+        from tunesmith.serve import admin
+
+        answer: dict[str, Any] = admin.ask(admin.running(self.root / STATE / admin.FILE), "DELETE", name)
+        return answer
 
     # Looking things up
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,9 @@ SYSTEM = "You are an expert. Answer with one label only: dreck, business, politi
 
 def entries(folder: Path) -> dict[str, dict[str, Any]]:
     return {
-        p.name: {"sha256": file_id(p), "bytes": p.stat().st_size}
-        for p in sorted(folder.iterdir())
-        if p.name != "tunesmith.json"
+        p.relative_to(folder).as_posix(): {"sha256": file_id(p), "bytes": p.stat().st_size}
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p != folder / "tunesmith.json"
     }
 
 
@@ -33,32 +34,64 @@ def make_bundle(
     **overrides: object,
 ) -> tuple[Path, Path]:
     """(bundle folder, base folder): a LoRA adapter with random weights that do change the answers."""
-    import torch
-
-    from tunesmith.model.load import load_base
-    from tunesmith.model.methods import catalog
-    from tunesmith.model.methods.spec import MethodSpec, method_json
-    from tunesmith.text.render import Renderer
+    from tunesmith.model.methods.spec import MethodSpec
 
     base = make_tiny(root / "base", family, **overrides)
-    folder = root / "bundle"
-    folder.mkdir()
     spec = MethodSpec(kind="lora", rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
-    model = catalog.wrap(load_base(base, dtype="fp32"), spec, seed=0)
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in catalog.trainable_parameters(model).items():
-        if "lora_B" in name:
-            parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    catalog.save(model, spec, folder, base="tiny")
-    write(folder / "renderer.json", Renderer.load(base, system=system).describe())
-    write(folder / "checkpoint.json", {"method": method_json(spec), "base": "tiny", "best_step": 1, "steps": 1})
-    write(folder / "verdict.json", {"status": "pass", "goals": [], "advice": []})
-    write_manifest(folder, base, kind=kind, labels=labels, system=system, generation=(max_new_tokens, temperature))
+    folder = add_bundle(
+        root / "bundle", base, spec, kind=kind, labels=labels, system=system, generation=(max_new_tokens, temperature)
+    )
     return folder, base
 
 
+def add_bundle(
+    folder: Path,
+    base: Path,
+    spec: Any,
+    *,
+    kind: str = "chat",
+    labels: tuple[str, ...] = (),
+    system: str = SYSTEM,
+    generation: tuple[int, float] = (24, 0.0),
+    seed: int = 1,
+    start: Path | None = None,
+    precision: str = "fp32",
+) -> Path:
+    """One more adapter of that base, with random weights that change the answers."""
+    import torch
+
+    from tunesmith.model.load import load_base
+    from tunesmith.model.merging.merge import IDENTITY, identity
+    from tunesmith.model.methods import catalog
+    from tunesmith.model.methods.spec import method_json
+    from tunesmith.text.render import Renderer
+
+    folder.mkdir(parents=True)
+    model = catalog.wrap(load_base(base, dtype="fp32"), spec, seed=0)
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in catalog.trainable_parameters(model).items():
+        if spec.kind != "lora" or "lora_B" in name:
+            parameter.data = parameter.data + torch.randn(parameter.shape, generator=generator) * 0.3
+    catalog.save(model, spec, folder, base="tiny")
+    if start is not None:
+        shutil.copytree(start, folder / "start")
+    write(folder / "renderer.json", Renderer.load(base, system=system).describe())
+    facts = {"method": method_json(spec), "base": "tiny", "best_step": 1, "steps": 1, IDENTITY: identity(base)}
+    write(folder / "checkpoint.json", facts)
+    write(folder / "verdict.json", {"status": "pass", "goals": [], "advice": []})
+    write_manifest(folder, base, kind=kind, labels=labels, system=system, generation=generation, precision=precision)
+    return folder
+
+
 def write_manifest(
-    folder: Path, base: Path, *, kind: str, labels: tuple[str, ...], system: str, generation: tuple[int, float]
+    folder: Path,
+    base: Path,
+    *,
+    kind: str,
+    labels: tuple[str, ...],
+    system: str,
+    generation: tuple[int, float],
+    precision: str = "fp32",
 ) -> None:
     write(
         folder / "tunesmith.json",
@@ -69,7 +102,7 @@ def write_manifest(
             "labels": list(labels),
             "system": system,
             "base": {"name": "tiny", "artifact": "0" * 64, "files": entries(base)},
-            "precision": "fp32",
+            "precision": precision,
             "generation": {"max_new_tokens": generation[0], "temperature": generation[1]},
             "verdict": {"status": "pass"},
             "files": entries(folder),

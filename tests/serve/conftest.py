@@ -71,6 +71,7 @@ def _start(
     token: str | None = None,
     store_content: bool = False,
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost"),
+    bring: Callable[[str], tuple[Path, Path]] | None = None,
     **limits: Any,
 ) -> Live:
     import uvicorn
@@ -84,6 +85,7 @@ def _start(
         allowed_hosts=hosts,
         trace=traces.append,
         store_content=store_content,
+        bring=bring,
         limits=Limits(**{"max_queue": 64, "max_batch": 8, "max_tokens": 400, **limits}),
     )
     listener = listen("127.0.0.1", 0)

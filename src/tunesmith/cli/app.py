@@ -40,6 +40,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "The model": {
         "serve": "Serve it over an OpenAI-compatible API.",
+        "adapters": "List, add or remove adapters of the running server.",
         "ask": "Ask it one question.",
         "predict": "Answer every row of a file.",
     },

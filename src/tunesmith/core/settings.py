@@ -205,6 +205,10 @@ class ServeSettings(Section):
     max_batch: Annotated[int, Field(ge=1)] = Field(default=8, description="requests answered together")
     max_tokens: Annotated[int, Field(ge=1)] = Field(default=1024, description="most tokens one request may ask for")
     store_content: bool = Field(default=False, description="keep prompts and answers in the traces")
+    adapters: dict[str, str] = Field(
+        default={},
+        description="name: a project's folder, FOLDER@BUNDLE or a bundle; served on one base with this model",
+    )
 
 
 class ExecSettings(Section):

@@ -67,7 +67,7 @@ def manifest(spec: BundleSpec, folder: Path, dataset: dict[str, Any], verdict: d
     files = {
         p.relative_to(folder).as_posix(): {"sha256": file_id(p), "bytes": p.stat().st_size}
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != MANIFEST
+        if p.is_file() and p != folder / MANIFEST  # a start that is a bundle has one of its own
     }
     return {
         "format": 1,

@@ -59,6 +59,7 @@ class LoadedBundle:
     context: int  # tokens that prompt and answer may have together
     several: Any = None  # model.several.Several, where the adapter shares its base with others
     adapter: str | None = None  # its name in `several`
+    member: Any = None  # serve.adapters.Member
 
     @property
     def scores_labels(self) -> bool:
@@ -75,10 +76,10 @@ class LoadedBundle:
         from tunesmith.model.load import load_tuned  # late: torch
 
         manifest = read_manifest(folder)
-        _verify(folder, manifest.files, "bundle", extra_allowed=False)
+        verify(folder, manifest.files, "bundle", extra_allowed=False)
         is_adapter = (folder / "adapter_config.json").exists()
         if is_adapter:
-            _verify(base, manifest.base.files, f"base model {manifest.base.name}", extra_allowed=True)
+            verify(base, manifest.base.files, f"base model {manifest.base.name}", extra_allowed=True)
         # An adapter is trained with its base's tokenizer files, full weights carry their own.
         renderer = Renderer.load(base if is_adapter else folder, system=manifest.system)
         renderer.check(read_json(folder / "renderer.json"), where=str(folder / "renderer.json"))
@@ -130,7 +131,8 @@ def context_of(model: Any) -> int:
     raise ModelError("the model's config.json does not say how long its context is", fix="add max_position_embeddings")
 
 
-def _verify(folder: Path, files: dict[str, FileEntry], what: str, *, extra_allowed: bool) -> None:
+def verify(folder: Path, files: dict[str, FileEntry], what: str, *, extra_allowed: bool) -> None:
+    """Raises ModelError naming every file that is missing, changed or, unless `extra_allowed`, not in the manifest."""
     problems = []
     for name, entry in sorted(files.items()):
         path = folder / name

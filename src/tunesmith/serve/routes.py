@@ -83,7 +83,10 @@ async def _answer(desk: Desk, request: Request, exchange: Exchange, body: ChatRe
 
 
 def _model(served: Served) -> dict[str, Any]:
-    return {"id": served.name, "object": "model", "created": STARTED, "owned_by": "tunesmith"}
+    about = {"bundle": served.bundle.id, "kind": served.bundle.kind}
+    if served.bundle.adapter:
+        about["shares_base"] = "yes"  # answered in one batch with the other adapters
+    return {"id": served.name, "object": "model", "created": STARTED, "owned_by": "tunesmith", "tunesmith": about}
 
 
 async def _collect(exchange: Exchange) -> None:

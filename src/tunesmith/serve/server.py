@@ -14,6 +14,7 @@ import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -30,6 +31,8 @@ from tunesmith.http.gatekeeper import BodyLimits, Gatekeeper, bearer
 from tunesmith.http.listening import Server, address, hosts_for, is_loopback, listen, uvicorn_config
 from tunesmith.http.log import log_to_stderr
 from tunesmith.http.refused import Refused
+from tunesmith.serve.adapters import Place
+from tunesmith.serve.admin import Roster, add_admin_routes, announced, guarded
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.exchange import Desk, Served
@@ -64,8 +67,13 @@ def create_app(
     trace: Callable[[dict[str, Any]], None],
     store_content: bool,
     limits: Limits,
+    bring: Callable[[str], Place] | None = None,
 ) -> FastAPI:
-    """The app for uvicorn. One bundle under several names shares one engine, and so do bundles on one base."""
+    """The app for uvicorn. One bundle under several names shares one engine, and so do bundles on one base.
+
+    `bring` finds the bundle that a place stands for; with it adapters can be changed while the server answers, by
+    whoever shows the token in `app.state.admin`.
+    """
     together: dict[int, list[LoadedBundle]] = {}
     for bundle in dict.fromkeys(bundles.values()):
         together.setdefault(id(bundle.several or bundle), []).append(bundle)
@@ -92,6 +100,10 @@ def create_app(
         title="Tunesmith", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=lifespan,
         summary="An OpenAI-compatible server for tuned models",
     )  # fmt: skip
+    admit, admin = bearer(token), secrets.token_urlsafe(32)
+    if bring is not None:
+        add_admin_routes(app, Roster(served, bring, named))
+        admit = guarded(admit, admin)
     desk = Desk(served=served, observer=observer, most_tokens=limits.max_tokens, seconds=limits.request_seconds)
     add_routes(app, desk, needs_token=token is not None)
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -99,11 +111,9 @@ def create_app(
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(Exception, _unexpected)
     body = BodyLimits(max_bytes=limits.body_bytes, max_depth=limits.json_depth, seconds=limits.body_seconds)
-    app.add_middleware(
-        Gatekeeper, admit=bearer(token), allowed_hosts=tuple(allowed_hosts), limits=body, seen=observer.request
-    )
-    app.state.token = token
-    app.state.models = tuple(served)
+    app.add_middleware(Gatekeeper, admit=admit, allowed_hosts=tuple(allowed_hosts), limits=body, seen=observer.request)
+    app.state.token, app.state.admin = token, admin
+    app.state.models, app.state.served = tuple(served), served
     return app
 
 
@@ -176,9 +186,12 @@ def load_and_serve(
     trace: Callable[[dict[str, Any]], None],
     environment: Mapping[str, str] = os.environ,
     say: Callable[[str], None] = print,
+    bring: Callable[[str], Place] | None = None,
+    announce: Path | None = None,
 ) -> None:
     """The whole of `tunesmith serve`: take the port, then load, then answer until stopped.
 
+    `bring` and `announce` as in create_app and admin.announced: where adapters are changed from.
     Raises Busy for a port in use, InputError for a token that protects nothing, and what `load` raises.
     """
     token = token_for(host, environment)
@@ -191,10 +204,13 @@ def load_and_serve(
             trace=trace,
             store_content=settings.store_content,
             limits=Limits(max_queue=settings.max_queue, max_batch=settings.max_batch, max_tokens=settings.max_tokens),
+            bring=bring,
         )
         if token is not None and token != environment.get("TUNESMITH_TOKEN"):
             say(f"A token was made for this run and is shown once:\n\n  export TUNESMITH_TOKEN={token}\n")
-        serve(app, host, port, listener=listener, say=say)
+        at = address(host, listener.getsockname()[1])
+        with announced(announce, at, app.state.admin):
+            serve(app, host, port, listener=listener, say=say)
     finally:
         listener.close()
 

@@ -11,6 +11,7 @@ import torch
 from tunesmith.core.nouns import Message
 from tunesmith.model.answer import LanguageModel
 from tunesmith.model.forward import Network
+from tunesmith.model.methods import prompts
 from tunesmith.model.several import Several
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.slots import Prefix, Slots, Under, as_loaded
@@ -35,7 +36,7 @@ class Voices:
     def __init__(self, bundles: Sequence[LoadedBundle]) -> None:
         """Computes what prompts begin with, and whether a batch changes what its rows get."""
         self.several: Several | None = bundles[0].several
-        self.network = Network(bundles[0].model if self.several is None else self.several.bare)
+        self.network = Network(prompts.bare(bundles[0].model) if self.several is None else self.several.bare)
         self.under: Under = as_loaded if self.several is None else self._under
         self._voices: dict[LoadedBundle, Voice] = {}
         for bundle in bundles:
@@ -79,16 +80,13 @@ class Voices:
     def _voice(self, bundle: LoadedBundle) -> Voice:
         several = self.several
         if several is None or bundle.adapter is None:
-            bare = Prefix(self.network, ())
-            prefix = Prefix(self.network, common_prefix(bundle))
-            return Voice(
-                bundle=bundle, adapter=None, prefix=prefix, bare=bare,
-                language_model=LanguageModel(bundle.model, bundle.renderer),
-            )  # fmt: skip
-        several.use(bundle.adapter)
-        language_model = LanguageModel(several.model, bundle.renderer)
-        before = several.before(bundle.adapter)
-        name = None if before else bundle.adapter
+            language_model, name = LanguageModel(bundle.model, bundle.renderer), None
+            before = prompts.before(bundle.model)
+        else:
+            several.use(bundle.adapter)
+            language_model = LanguageModel(several.model, bundle.renderer)
+            before = several.before(bundle.adapter)
+            name = None if before else bundle.adapter
         return Voice(
             bundle=bundle,
             adapter=name,

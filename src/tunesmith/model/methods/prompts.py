@@ -102,8 +102,11 @@ def refuse_recomputing(model: Any) -> None:
 
 def answering(model: Any) -> Any:
     """What to ask for answers: the module behind a PEFT wrapper; with virtual tokens, the base after them."""
-    if _prompt_config(model) is not None:
-        return prefixed(model)
+    return prefixed(model) if _prompt_config(model) is not None else bare(model)
+
+
+def bare(model: Any) -> Any:
+    """The module behind a PEFT wrapper: with virtual tokens, the base that knows nothing of them."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT marks what it wraps too
 
 
@@ -200,8 +203,10 @@ def _made(model: PeftModel) -> Any:
     return [(parts[2 * i], parts[2 * i + 1]) for i in range(config.num_layers)]
 
 
-def before(model: PeftModel) -> list[tuple[Tensor, Tensor]]:
-    """What the virtual tokens leave in the cache, per layer: keys and values [1, H, V, D]."""
+def before(model: Any) -> list[tuple[Tensor, Tensor]]:
+    """What the virtual tokens leave in the cache, per layer: keys and values [1, H, V, D]; [] for a model without."""
+    if _prompt_config(model) is None:
+        return []
     with torch.no_grad():
         made = _made(model)
         return made if isinstance(made, list) else _keys_values(model.get_base_model(), made)
