@@ -223,7 +223,7 @@ class Project:
         bundle = self._bundle_id(name)
         folder = self.ledger.path(bundle)
         base = self.ledger.path(read_json(folder / "tunesmith.json")["base"]["artifact"])
-        return LoadedBundle.load(folder, base)
+        return LoadedBundle.load(folder, base, device=self.context.settings.exec.device)
 
     def _bundle_id(self, name: str) -> str:
         target = self._id(name)

@@ -62,6 +62,9 @@ CHANGES = {
     "exec.gradient_checkpointing": "true", "exec.save_every_s": "7", "exec.processes": "2",
     "exec.engine": "fsdp2", "exec.nodes": "2", "exec.node_rank": "1", "exec.rendezvous": "127.0.0.1:29500",
     "exec.isolate": "true",
+    "exec.device": "cpu", "exec.attention": "sdpa", "exec.compile": "true",
+    "exec.kernels": "none", "exec.activation_offload": "true", "exec.offload_optimizer": "true",
+    "train.weights": "bf16", "train.master": "stochastic",
 }  # fmt: skip
 
 # a setting of a step that is off by default changes something where the step is on
@@ -75,6 +78,8 @@ GIVEN: dict[str, tuple[str, ...]] = {
     "train.method.reduction": ("train.method.kind=bottleneck",),
     "train.method.activation": ("train.method.kind=bottleneck",),
     "train.method.scaling": ("train.method.kind=bottleneck",),
+    "train.weights": ("train.method.kind=full", "train.precision=bf16"),
+    "train.master": ("train.method.kind=full", "train.precision=bf16", "train.weights=bf16"),
     "train.method.train_layers": ("train.method.kind=full",),
     "data.dedup.": ("data.dedup.enabled=true",),
     "data.audit.": ("data.audit.enabled=true",),

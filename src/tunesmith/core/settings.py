@@ -113,6 +113,10 @@ class TrainSettings(Section):
     ema_decay: Annotated[float, Field(gt=0, lt=1)] = Field(default=0.99, description="of the exponential mean")
     average_last: Annotated[int, Field(ge=1)] = Field(default=4, description="validations in the mean of the last")
     precision: Literal["auto", "fp32", "bf16"] = Field(default="auto", description="auto: the faster one here")
+    weights: Literal["fp32", "bf16"] = Field(default="fp32", description="full: what the trained weights are kept in")
+    master: Literal["fp32", "stochastic"] = Field(
+        default="fp32", description="of bf16 weights: fp32 copies of them, or steps that are rounded by chance"
+    )
     validate_times: Annotated[int, Field(ge=1)] = Field(default=4, description="validations, evenly over the run")
     validate_every_steps: Annotated[int, Field(ge=1)] | None = Field(default=None, description="in place of that")
     validate_every_epochs: Annotated[float, Field(gt=0)] | None = Field(default=None, description="in place of that")
@@ -218,7 +222,21 @@ class ExecSettings(Section):
         default="auto", description="padded tokens in one forward pass; auto: by the memory here"
     )
     packing: bool = Field(default=False, description="documents in one row, where a probe proves it equal")
-    gradient_checkpointing: bool = Field(default=False, description="layers computed twice, for less memory")
+    gradient_checkpointing: bool | Literal["selective"] = Field(
+        default=False, description="layers computed twice, for less memory; selective: all but products and attention"
+    )
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = Field(
+        default="auto", description="auto, cpu, cuda or cuda:N; auto: a GPU where there is one"
+    )
+    attention: Literal["auto", "eager", "sdpa", "flash", "flex"] = Field(
+        default="auto", description="how attention is computed; auto: the fastest that is proven here"
+    )
+    compile: bool = Field(default=False, description="decoder layers through torch.compile, where a probe proves it")
+    kernels: Literal["auto", "liger", "none"] = Field(
+        default="auto", description="fused kernels on a GPU; auto: Liger's where it is installed and proven"
+    )
+    activation_offload: bool = Field(default=False, description="a GPU's activations wait in the CPU's memory")
+    offload_optimizer: bool = Field(default=False, description="a GPU's optimizer remembers in the CPU's memory")
     threads: Annotated[int, Field(ge=0)] = Field(default=0, description="0: what torch chooses")
     save_every_s: Annotated[float, Field(ge=0)] = Field(default=60.0, description="seconds between resumable states")
     processes: Annotated[int, Field(ge=1)] = Field(default=1, description="ranks of a training on this machine")

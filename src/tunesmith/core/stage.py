@@ -47,7 +47,13 @@ class Exec:
     save_every_s: float = 60.0  # seconds between resumable states
     log_every: int = 1  # optimizer steps between metric lines
     packing: bool = False  # off the flat path: documents in one row where a probe allows; on a CPU it is slower
-    gradient_checkpointing: bool = False  # layers are computed twice to save memory: equal but for rounding
+    gradient_checkpointing: bool | Literal["selective"] = False  # layers computed twice: equal but for rounding
+    device: str = "auto"  # auto, cpu, cuda or cuda:N
+    attention: Literal["auto", "eager", "sdpa", "flash", "flex"] = "auto"
+    compile: bool = False  # decoder layers through torch.compile, where a probe allows
+    kernels: Literal["auto", "liger", "none"] = "auto"  # fused norms and gates on a GPU, where a probe allows
+    activation_offload: bool = False  # a GPU's activations wait for the backward in the CPU's memory
+    offload_optimizer: bool = False  # a GPU's optimizer remembers in the CPU's memory
     processes: int = 1  # ranks of a training on this machine
     engine: EngineName = "single"  # how several ranks share a training
     nodes: int = 1  # machines, each with as many ranks

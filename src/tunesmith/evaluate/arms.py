@@ -140,6 +140,7 @@ def language_model(
     import torch
 
     from tunesmith.model.answer import LanguageModel
+    from tunesmith.model.device import device_of, refuse_precision
     from tunesmith.model.load import load_base, load_tuned
     from tunesmith.text.render import Renderer
 
@@ -160,11 +161,13 @@ def language_model(
         length=lambda prompt: len(renderer.prompt(prompt)),
     )
     new_tokens = answer_budget(spec, rows, room)
+    device = device_of(work.exec.device)
+    refuse_precision(device, spec.precision, where="evaluate.precision")
     work.progress(0, 1, "loading the model", arm=spec.arm)
     if checkpoint is not None:
-        model = load_tuned(base, checkpoint, dtype=spec.precision, merge=True)
+        model = load_tuned(base, checkpoint, dtype=spec.precision, merge=True, device=device)
     else:
-        model = load_base(base, dtype=spec.precision)
+        model = load_base(base, dtype=spec.precision, device=device)
     speaker = LanguageModel(model, renderer)
 
     def reply(prompts: Sequence[Prompt], tools: Sequence[Tools]) -> list[Answer]:
@@ -189,15 +192,18 @@ def language_model(
 
 def predictor(spec: ArmSpec, base: Path, checkpoint: Path | None, renderer: Any, work: Workspace) -> Arm:
     """The model that says how likely it finds each text. Raises InputError for windows longer than it can read."""
+    from tunesmith.model.device import device_of, refuse_precision
     from tunesmith.model.load import load_base, load_tuned
     from tunesmith.model.windows import refuse_beyond_context
 
     refuse_beyond_context(read_json(base / "config.json", dict[str, Any]), spec.max_tokens)
+    device = device_of(work.exec.device)
+    refuse_precision(device, spec.precision, where="evaluate.precision")
     work.progress(0, 1, "loading the model", arm=spec.arm)
     if checkpoint is None:
-        model = load_base(base, dtype=spec.precision)
+        model = load_base(base, dtype=spec.precision, device=device)
     else:
-        model = load_tuned(base, checkpoint, dtype=spec.precision, merge=True)
+        model = load_tuned(base, checkpoint, dtype=spec.precision, merge=True, device=device)
 
     def reply(prompts: Sequence[Prompt], tools: Sequence[Tools]) -> list[Answer]:
         return texts.predict(

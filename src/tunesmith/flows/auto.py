@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Literal, cast
 
 from tunesmith.core.canonical import content_id
@@ -22,6 +23,18 @@ def machine() -> dict[str, str]:
     return {"cpu": cpu_name(), "torch": version("torch"), "platform": platform.machine()}
 
 
+def gpu_name(asked: str) -> str:
+    """Of the GPU that `exec.device` stands for; "" for the CPU. Loads torch only where a driver is installed."""
+    if asked == "cpu" or (asked == "auto" and not Path("/proc/driver/nvidia/version").exists()):
+        return ""
+    import torch
+
+    from tunesmith.model.device import device_of
+
+    device = device_of(asked)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+
+
 def cpu_name() -> str:
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as f:
@@ -33,6 +46,8 @@ def cpu_name() -> str:
 
 def remembered(context: Context, what: str, question: dict[str, Any], measure: Any) -> Any:
     """The noted answer to `question`, or `measure()` noted now."""
+    gpu = gpu_name(context.settings.exec.device)
+    question = question | ({"gpu": gpu} if gpu else {})
     key = content_id({"what": what, **question, **machine()})
     for note in context.ledger.notes("resolved"):
         if note["key"] == key:
@@ -47,8 +62,14 @@ def precision(context: Context, base: LocalModel, dataset: dict[str, Any]) -> Pr
     asked = context.settings.train.precision
     if asked != "auto":
         return asked
+    if context.settings.train.weights == "bf16":
+        return "bf16"
 
     def measure() -> Precision:
+        if gpu_name(context.settings.exec.device):
+            from tunesmith.model.device import device_of, has_bf16
+
+            return "bf16" if has_bf16(device_of(context.settings.exec.device)) else "fp32"
         from tunesmith.train.precision import resolve_precision
 
         context.progress(0, 1, "timing fp32 against bf16")
@@ -66,6 +87,21 @@ def answer_precision(context: Context, base: LocalModel, dataset: dict[str, Any]
 
 def micro_batch_tokens(context: Context, base: LocalModel, dataset: dict[str, Any]) -> int:
     def measure() -> int:
+        settings = context.settings
+        if gpu_name(settings.exec.device):
+            from tunesmith.flows.steps import method_spec
+            from tunesmith.model.device import device_of
+            from tunesmith.train.device_memory import cuda_micro_batch
+
+            context.progress(0, 1, "measuring the GPU's memory")
+            return cuda_micro_batch(
+                base.folder,
+                dataset["tokens"]["longest"],
+                method_spec(settings.train.method),
+                precision(context, base, dataset),
+                device_of(settings.exec.device),
+                checkpointing=settings.exec.gradient_checkpointing,
+            )
         from tunesmith.train.precision import resolve_micro_batch_tokens
 
         return resolve_micro_batch_tokens(base.folder, dataset["tokens"]["longest"], context.settings.train.method.kind)

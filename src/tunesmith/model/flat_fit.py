@@ -21,6 +21,9 @@ def refusal(model: Any, longest: int) -> str:
     """Why this model cannot use the flat forward on rows of `longest` tokens; empty if it can."""
     inner = plain_model(model)
     config = inner.config
+    device = next(model.parameters()).device.type
+    if device != "cpu":
+        return f"on {device} the plain path with fused attention is used"
     if config.model_type not in FAMILIES:
         return f"{config.model_type} is not one of {', '.join(FAMILIES)}"
     if config.hidden_act != "silu":

@@ -67,8 +67,10 @@ class Network:
 
         `mask` is (B, K) of ones and zeros, or (B, T, K) of booleans: which columns each token sees.
         The output head is by far the widest matrix, so it is only fed the places that are asked for.
+        Arguments may be on the CPU, where rows are put together; the logits are where the model is.
         """
-        rows, columns = at
+        ids_BT, positions_BT, mask = (t.to(self.device) for t in (ids_BT, positions_BT, mask))
+        rows, columns = at[0].to(self.device), at[1].to(self.device)
         picked = False
 
         def pick(_: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -114,6 +116,7 @@ def additive(mask_BTK: Tensor, dtype: torch.dtype) -> Tensor:
 
 def log_probabilities(logits_NV: Tensor, places: Tensor, tokens: Tensor) -> Tensor:
     """log P(tokens[i]) at logits row places[i], in nats; the normaliser is float32 even for bf16 logits."""
+    places, tokens = places.to(logits_NV.device), tokens.to(logits_NV.device)
     normaliser_N = torch.cat([_logsumexp(part) for part in logits_NV.split(8)])  # parts that fit a core's cache
     return logits_NV[places, tokens].float() - normaliser_N[places]
 
@@ -175,7 +178,7 @@ class _Block(DynamicLayer):  # type: ignore[misc]  # transformers is untyped her
         for name in ("keys", "values"):
             old = getattr(self, name)[:, :, : self.used]
             wide = old.new_empty((len(index), old.shape[1], self.used + ROOM, old.shape[3]))
-            wide[:, :, : self.used] = old[index]
+            wide[:, :, : self.used] = old[index.to(old.device)]
             setattr(new, name, wide)
         new.used, new.device, new.is_initialized = self.used, self.device, True
         return new

@@ -25,8 +25,8 @@ def dtype_of(precision: str | torch.dtype) -> torch.dtype:
     return DTYPES[precision] if isinstance(precision, str) else precision
 
 
-def load_base(folder: Path, *, dtype: str | torch.dtype) -> PreTrainedModel:
-    """A causal language model with every weight from the files, in eval mode, on the CPU.
+def load_base(folder: Path, *, dtype: str | torch.dtype, device: str | torch.device = "cpu") -> PreTrainedModel:
+    """A causal language model with every weight from the files, in eval mode.
 
     Raises ModelError for unsafe or damaged files, an architecture that transformers does not have, and
     tensors that are missing, left over or of another shape: a partly random model never comes back.
@@ -53,11 +53,18 @@ def load_base(folder: Path, *, dtype: str | torch.dtype) -> PreTrainedModel:
                 fix="give a causal language model of an architecture that transformers has built in",
             ) from e
     _refuse_partial(folder, found)
-    return model.eval()
+    return model.eval().to(device)
 
 
-def load_tuned(base: Path, checkpoint: Path, *, dtype: str | torch.dtype, merge: bool = True) -> PreTrainedModel:
-    """The tuned model of a checkpoint, in eval mode.
+def load_tuned(
+    base: Path,
+    checkpoint: Path,
+    *,
+    dtype: str | torch.dtype,
+    merge: bool = True,
+    device: str | torch.device = "cpu",
+) -> PreTrainedModel:
+    """The tuned model of a checkpoint, in eval mode. What is merged is merged on the CPU: the same on every device.
 
     An adapter is merged in fp32 and the result cast once to `dtype` (merging in bf16 costs 4e-3 in the
     logits); with `merge=False`, and for a method that cannot be merged, it stays beside the base, in fp32, and the
@@ -67,7 +74,7 @@ def load_tuned(base: Path, checkpoint: Path, *, dtype: str | torch.dtype, merge:
     """
     method = read_method(checkpoint)
     if method.kind == "full":
-        return load_base(checkpoint, dtype=dtype)
+        return load_base(checkpoint, dtype=dtype, device=device)
     merge = merge and METHODS[method.kind].mergeable
     under = torch.float32 if merge else dtype
     start = checkpoint / START
@@ -77,7 +84,7 @@ def load_tuned(base: Path, checkpoint: Path, *, dtype: str | torch.dtype, merge:
         # plain weights again, as load_base gives them: with frozen ones torch 2.13 takes a path for bf16 on a CPU
         # that is 200 times slower where a head reads the last positions of a padded batch
         model = methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True)
-    return model.eval()
+    return model.eval().to(device)
 
 
 def _refuse_partial(folder: Path, found: dict[str, Any]) -> None:

@@ -47,7 +47,7 @@ def score_in_full(
             at=(torch.tensor(rows), torch.tensor(columns)),
         )
         found = log_probabilities(logits, torch.arange(len(rows)), torch.tensor(tokens))
-        sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, torch.tensor(rows), found.double())
+        sums = torch.zeros(len(batch), dtype=torch.float64).index_add_(0, torch.tensor(rows), found.double().cpu())
         for r, (i, k) in enumerate(batch):
             scores[i, k] = float(sums[r])
     return scores
@@ -60,7 +60,7 @@ def score_on_cache(
     scores = np.zeros((len(prompts), len(labels)))
     for batch in padded_batches(prompts, batch_tokens=batch_tokens, more=max(len(label) for label in labels)):
         state = read_rows(network, [prompts[i] for i in batch])
-        first = torch.log_softmax(state.logits_BV.float(), -1).double()
+        first = torch.log_softmax(state.logits_BV.float(), -1).double().cpu()
         read = state.cache.columns
         for k, label in enumerate(labels):
             scores[batch, k] = first[:, label[0]].numpy()
@@ -83,4 +83,4 @@ def _rest(
         at=(torch.arange(b).repeat_interleave(t), torch.arange(t).repeat(b)),
     )
     found = log_probabilities(logits, torch.arange(b * t), torch.tensor(label[1:]).repeat(b))
-    return found.double().view(b, t).sum(1).numpy()
+    return found.double().cpu().view(b, t).sum(1).numpy()

@@ -35,7 +35,7 @@ def nucleus(scores_V: Tensor, *, temperature: float, top_p: float) -> tuple[Tens
     where `top_p` is below 1."""
     probabilities_V = torch.softmax(scores_V.double() / temperature, dim=-1)
     if top_p == 1:
-        return probabilities_V, torch.arange(len(probabilities_V))
+        return probabilities_V, torch.arange(len(probabilities_V), device=probabilities_V.device)
     for count in (LIKELY, len(probabilities_V)):
         likely_N, ids_N = probabilities_V.topk(min(count, len(probabilities_V)))
         if float(likely_N.sum()) >= top_p:

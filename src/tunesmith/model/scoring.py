@@ -294,7 +294,7 @@ class _Batch:
             tokens=torch.tensor([t for _, t in children]),
         )
         self.counts.passes += 1
-        self._learn(places, picked.double().numpy())
+        self._learn(places, picked.double().cpu().numpy())
 
     def _mask(self, new: _Columns, columns: _Columns) -> Tensor:
         """(B, T, K): a token sees the shared beginning, and of its own prompt what leads to it."""

@@ -85,5 +85,5 @@ def _nats(network: Network, windows: Sequence[Document]) -> list[float]:
         positions = torch.arange(longest).expand(len(windows), -1)
         logits_NV = network(ids, positions_BT=positions, mask=mask, cache=None, at=at)
         chosen = log_probabilities(logits_NV, torch.arange(len(labels)), torch.tensor(labels))
-        totals.index_add_(0, at[0], -chosen.double())
+        totals.index_add_(0, at[0], -chosen.double().cpu())
     return [float(t) for t in totals]

@@ -67,13 +67,17 @@ class LoadedBundle:
         return self.kind == "classify" and len(self.labels) > 0
 
     @classmethod
-    def load(cls, folder: Path, base: Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto") -> LoadedBundle:
-        """Read a bundle's folder with its base model's folder; "auto" is the precision it was evaluated in.
+    def load(
+        cls, folder: Path, base: Path, *, precision: Literal["auto", "fp32", "bf16"] = "auto", device: str = "auto"
+    ) -> LoadedBundle:
+        """Read a bundle's folder with its base model's folder; "auto" is the precision it was evaluated in;
+        `device` as in exec.device.
 
         Raises ModelError naming every file that is missing, changed or not in the manifest, and ReceiptError
         naming the first token that differs from training.
         """
-        from tunesmith.model.load import load_tuned  # late: torch
+        from tunesmith.model.device import device_of, refuse_precision  # late: torch
+        from tunesmith.model.load import load_tuned
 
         manifest = read_manifest(folder)
         verify(folder, manifest.files, "bundle", extra_allowed=False)
@@ -84,7 +88,9 @@ class LoadedBundle:
         renderer = Renderer.load(base if is_adapter else folder, system=manifest.system)
         renderer.check(read_json(folder / "renderer.json"), where=str(folder / "renderer.json"))
         chosen = manifest.precision if precision == "auto" else precision
-        model = load_tuned(base, folder, dtype=chosen)
+        where = device_of(device)
+        refuse_precision(where, chosen, where="precision")
+        model = load_tuned(base, folder, dtype=chosen, device=where)
         return cls(
             model=model,
             renderer=renderer,

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tunesmith.core.errors import require
+from tunesmith.core.errors import InputError, require
 from tunesmith.core.stage import Stage
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.optimizers.names import OPTIMIZERS, Name
-from tunesmith.train.stages import is_pattern
+from tunesmith.train.stages import is_pattern, weight_problems
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ class DomainSpec:
     weight_decay: float
     max_grad_norm: float
     precision: Literal["fp32", "bf16"]
+    weights: Literal["fp32", "bf16"]  # of full fine-tuning; adapters are fp32
+    master: Literal["fp32", "stochastic"]  # of bf16 weights: fp32 copies, or steps rounded by chance
     metric: Literal["bits_per_byte", "perplexity"]  # by which the best weights are chosen
     validate_times: int
     validation_rows: int  # texts, at most so many of the domain, and of each file of general data
@@ -60,6 +62,8 @@ class DomainSpec:
         require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or above")
         require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "above 0")
         require(self.precision in ("fp32", "bf16"), "train.precision", self.precision, "fp32 or bf16 (resolve auto)")
+        if problems := weight_problems(self.weights, self.master, self.method.kind, self.precision):
+            raise InputError(problems)
         require(self.validate_times >= 1, "train.validate_times", self.validate_times, "at least 1")
         require(0 < self.replay_share < 1, "train.replay_share", self.replay_share, "between 0 and 1")
         require(is_pattern(self.refusals), "train.refusals", self.refusals, "a regular expression")

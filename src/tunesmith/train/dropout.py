@@ -48,7 +48,7 @@ class KeyedDropout(nn.Module):  # type: ignore[misc]  # torch is untyped here
         for row, document in zip(rows, self._noise.documents, strict=True):
             n = len(document.ids)
             drawn = torch.rand(n, x_BTM.shape[-1], generator=generator(self._noise, document.key, self._name))
-            row[:n] = drawn >= self.p
+            row[:n] = (drawn >= self.p).to(row)  # drawn on the CPU: the same noise on every device
         return x_BTM * keep_BTM / (1 - self.p)
 
 

@@ -40,7 +40,7 @@ def likeliest_labels(
         documents = [_document(prompts[i], labels[k], key=i) for i, k in waiting.items()]
         shared = shared_prefix(documents) if forward.shares_prefix else 0
         for group in split(documents, min(max_tokens, READ_TOKENS), shared=shared):
-            log_p_NV = forward.logits(group).log_softmax(-1)
+            log_p_NV = forward.logits(group).log_softmax(-1).cpu()
             start = 0
             for i in (int(d.key) for d in group):
                 k = waiting[i]

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 ROWS = 256  # of logits held at a time: 50 MB at a vocabulary of 49,152
 
@@ -38,6 +39,21 @@ def head_nll_sum(
     head_VM is the copy that computes; it gets its gradient in float32."""
     total: Tensor = _HeadNll.apply(hidden_NM, head_VM, labels_N, weights_N, smoothing, learned)
     return total
+
+
+def module_nll_sum(
+    hidden_NM: Tensor, head: nn.Module, labels_N: Tensor, weights_N: Tensor, *, smoothing: float = 0.0
+) -> Tensor:
+    """The same for a head of any kind (with a bias, an adapter, quantized): each part is computed again in the
+    backward, so that its logits need not be kept."""
+
+    def part(hidden: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        return nll_sum(head(hidden), labels, weights, smoothing=smoothing)
+
+    total = torch.zeros((), dtype=torch.float64, device=hidden_NM.device)
+    for some in zip(hidden_NM.split(ROWS), labels_N.split(ROWS), weights_N.split(ROWS), strict=True):
+        total = total + checkpoint(part, *some, use_reentrant=False, preserve_rng_state=False)
+    return total.float()
 
 
 class _HeadNll(torch.autograd.Function):  # type: ignore[misc]  # torch is untyped here

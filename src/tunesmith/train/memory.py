@@ -60,9 +60,20 @@ def _explained(
     tensors, _ = memory(optimizer, parameters)
     remembered = sum(t.numel() * t.element_size() for t in tensors.values())
     parts = f"trained weights {_mib(trained)}, gradients {_mib(trained)}, optimizer {_mib(remembered)}"
-    what = f"one example of {longest} tokens does not fit beside {parts} and the frozen weights ({said})"
-    fix = "--set exec.gradient_checkpointing=true, or a smaller train.max_tokens with data.over_long=leave_out"
+    what = f"one example of {longest} tokens does not fit beside {parts} and {_rest(trained + remembered)} ({said})"
+    fix = (
+        "--set exec.gradient_checkpointing=true, or a smaller train.max_tokens with data.over_long=leave_out;"
+        " docs/guides/memory.md has more, in the order that costs least"
+    )
     return TunesmithError(Problem(where="memory", what=what, fix=fix))
+
+
+def _rest(named: int) -> str:
+    """What a GPU held besides: what stayed when the step was given up are frozen weights, what went were activations."""
+    if not torch.cuda.is_available() or not torch.cuda.max_memory_allocated():
+        return "the frozen weights and the activations"
+    stayed, peak = torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
+    return f"frozen weights {_mib(max(0, stayed - named))}, activations {_mib(max(0, peak - stayed))} at least"
 
 
 def _mib(size: int) -> str:

@@ -22,7 +22,7 @@ def add_noise(model: Any, alpha: float, noise: Noise) -> None:
     def noisy(module: nn.Module, inputs: Any, embedded_BTM: Tensor) -> Tensor | None:
         if noise.step is None:
             return None
-        added_BTM = torch.zeros_like(embedded_BTM)
+        added_BTM = torch.zeros_like(embedded_BTM)  # drawn on the CPU: the same numbers on every device
         for row_TM, document in zip(added_BTM, noise.documents, strict=True):
             n, width = len(document.ids), row_TM.shape[-1]
             drawn = torch.rand(n, width, generator=generator(noise, document.key, "neftune")) * 2 - 1

@@ -42,7 +42,9 @@ class SftSpec:
     averaging: Literal["none", "ema", "last"]  # which weights are validated and kept: the trained ones, or a mean
     ema_decay: float  # of the exponential mean
     average_last: int  # of how many last validations' weights the mean is made
-    precision: Literal["fp32", "bf16"]  # of the forward pass; trained weights and optimizer are always fp32
+    precision: Literal["fp32", "bf16"]  # of the forward pass
+    weights: Literal["fp32", "bf16"]  # of full fine-tuning; adapters are fp32
+    master: Literal["fp32", "stochastic"]  # of bf16 weights: fp32 copies, or steps rounded by chance
     metric: str  # the goal's own, from metrics/; "" where only the loss decides
     validate_times: int  # evenly over the run, where neither of the next two is given
     validate_every_steps: int | None
@@ -106,8 +108,27 @@ def _check_optimizer(spec: SftSpec) -> None:
     if spec.optimizer == "muon" and spec.method.kind != "full":
         what = f"muon turns whole weight matrices, and {spec.method.kind} trains none"
         problems.append(Problem(where="train.optimizer", what=what, fix="--set train.optimizer=adamw"))
+    problems += weight_problems(spec.weights, spec.master, spec.method.kind, spec.precision)
+    if spec.weights == "bf16" and spec.averaging != "none":
+        what = "a mean of bf16 weights would be rounded at every step"
+        problems.append(Problem(where="train.averaging", what=what, fix="--set train.averaging=none"))
     if problems:
         raise InputError(problems)
+
+
+def weight_problems(weights: str, master: str, method: str, precision: str) -> list[Problem]:
+    """Of bf16 weights where they cannot be."""
+    problems = []
+    if weights == "bf16" and method != "full":
+        what = f"bf16 is for full fine-tuning, and the weights that {method} trains are few: they stay in fp32"
+        problems.append(Problem(where="train.weights", what=what, fix="--set train.weights=fp32"))
+    if weights == "bf16" and precision != "bf16":
+        what = "bf16 weights cannot give fp32 products"
+        problems.append(Problem(where="train.precision", what=what, fix="--set train.precision=bf16"))
+    if weights == "fp32" and master != "fp32":
+        what = "rounding by chance is for bf16 weights, and these are fp32"
+        problems.append(Problem(where="train.master", what=what, fix="--set train.weights=bf16"))
+    return problems
 
 
 def _check_validation(spec: SftSpec) -> None:

@@ -116,6 +116,8 @@ def save(
     tensors |= {f"memory.{n}": t for n, t in remembered.items()}
     tensors |= {f"more.{n}": t for n, t in (more or {}).items()}
     tensors["rng"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["rng_cuda"] = torch.cuda.get_rng_state()
     _write(folder / FILE, tensors, {"position": json.dumps(asdict(position)), "memory": values})
     wanted = {f"best-{position.best_step}.safetensors"}
     wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[max(0, len(position.judgments) - kept) :]}
@@ -170,6 +172,8 @@ def resume(
     _fill(parameters, saved, prefix="weight.")
     restore(optimizer, parameters, _under(saved, "memory."), facts["memory"])
     torch.set_rng_state(saved["rng"])
+    if torch.cuda.is_available() and "rng_cuda" in saved:
+        torch.cuda.set_rng_state(saved["rng_cuda"])
     return position
 
 
@@ -198,7 +202,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 def _write(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     temporary = path.with_suffix(".tmp")
     try:
-        save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, metadata=metadata)
+        save_file({n: t.cpu().contiguous() for n, t in tensors.items()}, temporary, metadata=metadata)
         with open(temporary, "rb") as f:
             os.fsync(f.fileno())
         temporary.replace(path)

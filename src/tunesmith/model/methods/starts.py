@@ -70,7 +70,7 @@ def eva(model: Any, layers: Mapping[str, Any], texts: Sequence[Sequence[int]], *
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for text in _chosen(texts, seed):
-                model(input_ids=torch.tensor([text]), use_cache=False)
+                model(input_ids=torch.tensor([text], device=model.device), use_cache=False)
             few = {n: len(found[n]) for n, layer in layers.items() if len(found[n]) < layer.r["default"]}
             if few:
                 name, count = next(iter(few.items()))

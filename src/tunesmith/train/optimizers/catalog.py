@@ -22,6 +22,7 @@ from tunesmith.train.optimizers.schedule_free import ScheduleFree
 
 BETAS = (0.9, 0.999)
 EPS = 1e-8
+MASTER = "master"  # entry of an optimizer's memory: the fp32 copy of a weight
 Ratios = Sequence[tuple[str, float]]  # (pattern of weight names, multiple of the rate); the first match counts
 
 
@@ -34,6 +35,16 @@ class Optimizer:
     @property
     def param_groups(self) -> list[dict[str, Any]]:
         return [g for part in self.parts for g in part.param_groups]
+
+    def held(self, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+        """What is stepped in the place of each: the weights themselves; see masters.py."""
+        return parameters
+
+    def kept(self) -> dict[str, Tensor]:
+        return {}
+
+    def refill(self, saved: Mapping[str, Tensor]) -> None:
+        """After the weights were put back."""
 
     def step(self) -> None:
         for part in self.parts:
@@ -54,10 +65,13 @@ def make(
     weight_decay: float,
     lr_ratios: Ratios = (),
     hidden: Callable[[str], bool] = lambda name: False,
+    paged: bool = False,
 ) -> Optimizer:
     """The optimizer `name` over named parameters in their order; vectors (norms, biases) do not decay.
 
-    `hidden` says which matrices Muon may step: not embeddings, not the output head. Raises InputError for a
+    `hidden` says which matrices Muon may step: not embeddings, not the output head. `paged`: of adamw_8bit on a GPU,
+    whose moments the driver moves to the CPU's memory when it must (Dettmers et al. 2023, arXiv:2305.14314, section 3);
+    on a CPU it is the same optimizer unpaged. Raises InputError for a
     pattern that matches nothing, MissingExtra where a library is missing.
     """
     ratios = _ratios(parameters, lr_ratios)
@@ -76,7 +90,8 @@ def make(
         case "adamw_8bit":
             bitsandbytes = need("bitsandbytes", extra="quant", why="train.optimizer=adamw_8bit")
             groups = _groups(parameters, ratios, weight_decay)
-            return Optimizer([bitsandbytes.optim.AdamW8bit(groups, lr=0.0, betas=BETAS, eps=EPS)])
+            kind = bitsandbytes.optim.PagedAdamW8bit if paged else bitsandbytes.optim.AdamW8bit
+            return Optimizer([kind(groups, lr=0.0, betas=BETAS, eps=EPS)])
     raise InputError(Problem(where="train.optimizer", what=f"{name!r} is no optimizer that is known here"))
 
 
@@ -160,7 +175,10 @@ def _groups(
 
 def memory(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> tuple[dict[str, Tensor], str]:
     """All that an optimizer remembers: tensors under "<entry>.<weight>", and its other values as JSON."""
-    tensors, values = {}, {}
+    tensors: dict[str, Tensor] = {}
+    values: dict[str, Any] = {}
+    if isinstance(optimizer, Optimizer):
+        tensors |= {f"{MASTER}.{n}": t for n, t in optimizer.kept().items()}
     seen: set[int] = set()
     for name, state in _states(optimizer, parameters):
         for entry, value in state.items():
@@ -177,17 +195,22 @@ def restore(
     optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor], values: str
 ) -> None:
     """Put back what `memory` gave. `saved` may hold other tensors too."""
+    parameters = _held(optimizer, parameters)
+    if isinstance(optimizer, Optimizer):
+        prefix = f"{MASTER}."
+        optimizer.refill({n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)})
     rest: dict[str, Any] = json.loads(values)
     found: dict[str, dict[str, Any]] = {n: {} for n in parameters}
     for key, value in (*saved.items(), *rest.items()):
         entry, _, name = key.partition(".")
-        if name in found:
-            found[name][entry] = value.clone() if isinstance(value, Tensor) else value
+        if name in found and entry != MASTER:
+            place = parameters[name].device
+            found[name][entry] = value.to(place, copy=True) if isinstance(value, Tensor) else value
     for part in _parts(optimizer):
         owned = {id(p) for g in part.param_groups for p in g["params"]}
         for name, p in parameters.items():
             if id(p) in owned and found[name]:
-                part.state[p] = found[name]
+                part.state[p] = _paged(part, p, found[name])
 
 
 def judged(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
@@ -196,8 +219,21 @@ def judged(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> d
     found: dict[str, Tensor] = {}
     for part in _parts(optimizer):
         if isinstance(part, ScheduleFree):
-            found |= {n: part.average(p) for n, p in parameters.items()}
+            found |= {n: part.average(p) for n, p in _held(optimizer, parameters).items()}
     return found
+
+
+def _held(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> Mapping[str, nn.Parameter]:
+    return optimizer.held(parameters) if isinstance(optimizer, Optimizer) else parameters
+
+
+def _paged(part: Any, p: Tensor, state: dict[str, Any]) -> dict[str, Any]:
+    """Large moments back in paged memory, where the optimizer had them."""
+    if getattr(part, "is_paged", False) and p.is_cuda:
+        for entry in ("state1", "state2"):
+            buffer = part.get_state_buffer(p, dtype=state[entry].dtype)
+            state[entry] = buffer.copy_(state[entry])
+    return state
 
 
 def _parts(optimizer: AnyOptimizer) -> Sequence[torch.optim.Optimizer]:
@@ -205,6 +241,7 @@ def _parts(optimizer: AnyOptimizer) -> Sequence[torch.optim.Optimizer]:
 
 
 def _states(optimizer: AnyOptimizer, parameters: Mapping[str, nn.Parameter]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    parameters = _held(optimizer, parameters)
     for part in _parts(optimizer):
         for name, p in parameters.items():
             if p in part.state:

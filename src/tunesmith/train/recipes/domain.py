@@ -23,6 +23,7 @@ from tunesmith.core.canonical import content_id, read_json
 from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Exec, Workspace
+from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
@@ -35,6 +36,7 @@ from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpe
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
 from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
+from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
 from tunesmith.train.packing import TokenSchedule
 from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
@@ -107,20 +109,37 @@ def prepared(
     spec: DomainSpec, base: Path, documents: Sequence[Document], exec: Exec
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
+    device = device_of(exec.device)
+    refuse_precision(device, spec.precision)
     full = spec.method.kind == "full"
     bare = load_base(base, dtype="fp32" if full else spec.precision)
     model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
+    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
     parameters = methods.trainable_parameters(model)
     own = [(n, g["lr_ratio"]) for g in methods.parameter_groups(model, spec.method) for n in g["names"]]
-    optimizer = make(
+    sum_gradients_in_fp32(parameters)
+    made = partial(
+        make,
         spec.optimizer,
-        parameters,
         weight_decay=spec.weight_decay,
         lr_ratios=(*spec.lr_ratios, *((n, ratio) for n, ratio in own if ratio != 1.0)),
         hidden=hidden_weights(model),
+        paged=exec.offload_optimizer and device.type == "cuda",
     )
+    offload = exec.offload_optimizer and spec.optimizer != "adamw_8bit"  # which pages
+    optimizer = optimizer_for(made, parameters, master=spec.master, seed=spec.seed, offload=offload)
     forward = choose_forward(
-        model, documents, spec.precision, full=full, seed=spec.seed, twice=exec.gradient_checkpointing
+        model,
+        documents,
+        spec.precision,
+        full=full and spec.weights == "fp32",
+        seed=spec.seed,
+        twice=exec.gradient_checkpointing,
+        packing=exec.packing,
+        attention=exec.attention,
+        kernels=exec.kernels,
+        compiled=exec.compile,
+        offload=exec.activation_offload,
     )
     return model, parameters, optimizer, forward
 
@@ -273,6 +292,7 @@ def summary(
         "precision": spec.precision,
         "trained_weights": trained_weights,
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **facts(forward.device),
     }
     if spec.mixture:
         found["mixture"] = mixture.facts()

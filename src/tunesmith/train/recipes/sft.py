@@ -19,6 +19,7 @@ from torch import nn
 
 from tunesmith.core.canonical import content_id
 from tunesmith.core.stage import Exec, Workspace
+from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document, shared_prefix
 from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
@@ -31,6 +32,7 @@ from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.guard import WINDOW, is_spike
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
+from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
 from tunesmith.train.pool import Pool, general_documents
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import base_with, carry_start, check_start
@@ -141,29 +143,40 @@ def prepared(
     spec: SftSpec, base: Path, documents: Sequence[Document], exec: Exec, start: Path | None = None
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
+    device = device_of(exec.device)
+    refuse_precision(device, spec.precision)
     full = spec.method.kind == "full"
     bare, texts = base_with(base, start, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
     model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
+    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
     parameters = methods.trainable_parameters(model)
     groups = methods.parameter_groups(model, spec.method)
     own = [(name, g["lr_ratio"]) for g in groups if g["lr_ratio"] != 1.0 for name in g["names"]]
-    optimizer = make(
+    sum_gradients_in_fp32(parameters)
+    made = partial(
+        make,
         spec.optimizer,
-        parameters,
         weight_decay=spec.weight_decay,
         lr_ratios=(*spec.lr_ratios, *own),
         hidden=hidden_weights(model),
+        paged=exec.offload_optimizer and device.type == "cuda",
     )
+    offload = exec.offload_optimizer and spec.optimizer != "adamw_8bit"  # which pages
+    optimizer = optimizer_for(made, parameters, master=spec.master, seed=spec.seed, offload=offload)
     forward = choose_forward(
         model,
         documents,
         spec.precision,
-        full=full,
+        full=full and spec.weights == "fp32",
         seed=spec.seed,
         smoothing=spec.label_smoothing,
         neftune_alpha=spec.neftune_alpha,
         twice=exec.gradient_checkpointing,
         packing=exec.packing,
+        attention=exec.attention,
+        kernels=exec.kernels,
+        compiled=exec.compile,
+        offload=exec.activation_offload,
     )
     return model, parameters, optimizer, forward
 
@@ -248,6 +261,7 @@ def _summary(
         "trained_weights": trained_weights,
         "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         **more,
+        **facts(forward.device),
     }
 
 
