@@ -1,12 +1,17 @@
-"""Training tokens a second, against TRL's SFTTrainer on the same rows, model and adapter.
+"""Training tokens a second, against TRL's SFTTrainer on the same rows, model, adapter, batch and order.
 
-    python benchmarks/training.py [--rounds 3] [--steps 5] [--threads 0]
+    python benchmarks/training.py --cases cls,summ,clsl,chat --methods lora --rounds 5
+    python benchmarks/training.py --cases cls,summ --methods full,qlora --rounds 5
+    python benchmarks/training.py --losses
+    python benchmarks/training.py --growth
+    python benchmarks/training.py --models gpt2,opt --cases cls --methods lora
 
-SmolLM2-135M-Instruct, LoRA of rank 16 on all linear layers, batches of 16 rows of the demo (ICD-10-CM
-texts to chapters), AdamW at 2e-4, clipping at 1; the same token ids and loss masks in the same order.
-Each measurement is a process of its own; the arms take turns within a round, so what else the machine
-does meets all of them. Speeds count real tokens (no padding; a shared prefix for each row) after one
-step of warm-up. The ratio of medians is what counts. Writes benchmarks/results/training.json.
+SmolLM2-135M-Instruct (or random weights of GPT-2's and OPT's shape, which take the plain path); LoRA of rank 16 on all
+linear layers at 2e-4, or all weights at 2e-5; AdamW, clipping at 1; training_data.py says what the cases are. Each
+measurement is a process of its own; the arms take turns within a round, so what else the machine does meets all of
+them. bf16 arms run only where the machine multiplies bf16 faster than fp32, unless --arms names them. Every
+measurement is written at once to benchmarks/results/training.json, and a part that is run again replaces itself alone.
+On a busy machine read `cpu`, ratios of processor time with --threads 1; on an idle one `wall`.
 """
 
 from __future__ import annotations
@@ -15,189 +20,177 @@ import argparse
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from training_data import CASES, OTHERS, ROOT
+
 RESULT = ROOT / "benchmarks" / "results" / "training.json"
-BATCH, WARMUP, LR = 16, 1, 2e-4
-ARMS = {
-    "tunesmith bf16": {"precision": "bf16"},
-    "tunesmith fp32": {"precision": "fp32"},
-    "trl defaults": {},
-    "trl best": {"activation_checkpointing": False},
-    "trl fp32": {"activation_checkpointing": False, "bf16": False},
+FAST = 1.3  # bf16 products must be so many times faster than fp32 ones for its arms to run
+BF16 = ("tunesmith bf16", "tunesmith fp32", "trl default", "trl best", "trl fp32")
+FP32 = ("tunesmith fp32", "trl fp32 checkpointing", "trl fp32")
+LOSS_ARMS = ("tunesmith fp32", "trl fp32", "tunesmith bf16", "trl best")
+LOSS_STEPS, LOSS_BATCH = 10, 4
+GOALS = {  # least times TRL's default and best
+    ("cls", "lora"): 3.5,
+    ("summ", "lora"): 3.5,
+    ("clsl", "lora"): 8.0,
+    ("cls", "full"): 2.0,
+    ("summ", "full"): 2.0,
+    ("cls", "qlora"): 1.5,
+    ("summ", "qlora"): 1.5,
 }
-BEST_OF = "no checkpointing (packing, padding-free rows and bf16 weights were slower or equal on CPUs)"
+LENGTHS, BATCHES, RANKS = (64, 128, 256, 512, 1024), (2, 8, 32), (4, 16, 64)
 
 
-def rendered(steps: int) -> tuple[Path, list[Any]]:
-    """The model's folder and its examples, in a seeded order."""
-    sys.path.insert(0, str(ROOT / "examples"))
-    import icd10
-
-    from tunesmith.core.nouns import Example, Message, Row, Task
-    from tunesmith.model.catalog import find
-    from tunesmith.text.prompt import system_prompt
-    from tunesmith.text.render import Renderer
-    from tunesmith.train.batches import render_rows, shuffled
-
-    task = Task(kind="classify", text="description", label="chapter", audience="clinical coders", tone="terse")
-    rows = []
-    for line, (text, label, category) in enumerate(icd10.rows()):
-        e = Example(messages=(Message(role="user", content=text),), target=label)
-        row = Row(id=e.id, messages=e.messages, target=label, file="diagnoses.csv", line=line + 2, group=category)
-        rows.append(row)
-    chosen = [rows[i] for i in shuffled(rows, 0, 0)[: steps * BATCH]]
-    folder = find("smollm2-135m-instruct").folder
-    renderer = Renderer.load(folder, system=system_prompt(task, (), list_labels=False))
-    return folder, render_rows(chosen, renderer, 1024)
-
-
-def lora(folder: Path, dtype: str) -> Any:
-    from tunesmith.model.load import load_base
-    from tunesmith.model.methods import catalog as methods
-    from tunesmith.model.methods.spec import MethodSpec
-
-    method = MethodSpec(kind="lora", rank=16, alpha=32.0, dropout=0.0, targets="all-linear")
-    return methods.wrap(load_base(folder, dtype=dtype), method, seed=0)
-
-
-def ours(steps: int, precision: str) -> dict[str, Any]:
-    """The steps of train/recipes/sft.py."""
-    from tunesmith.model.methods import catalog as methods
-    from tunesmith.train import optim
-    from tunesmith.train.forward import choose_forward
-    from tunesmith.train.recipes.sft import accumulate
-
-    folder, documents = rendered(steps)
-    model = lora(folder, precision)
-    parameters = methods.trainable_parameters(model)
-    optimizer = optim.adamw(parameters, weight_decay=0.0)
-    forward = choose_forward(model, documents, precision, full=False, seed=0)  # type: ignore[arg-type]
-    marks, losses, tokens = [], [], []
-    for step in range(steps):
-        batch = documents[step * BATCH : (step + 1) * BATCH]
-        marks.append((time.perf_counter(), time.process_time()))
-        losses.append(accumulate(forward, batch, step, 8192))
-        optim.clip(parameters.values(), 1.0)
-        optim.apply(optimizer, lr=LR)
-        tokens.append(sum(len(d.ids) for d in batch))
-    return {"path": forward.path, **speeds(marks, tokens), "losses": losses}
-
-
-def trl(steps: int, settings: dict[str, Any]) -> dict[str, Any]:
-    from datasets import Dataset
-    from transformers import AutoTokenizer
-    from trl import SFTConfig, SFTTrainer
-
-    folder, documents = rendered(steps)
-    rows = [{"input_ids": list(d.ids), "completion_mask": [int(t) for t in d.trained]} for d in documents]
-    trainer = SFTTrainer(
-        model=lora(folder, "fp32").train(),
-        args=SFTConfig(
-            output_dir=tempfile.mkdtemp(),
-            per_device_train_batch_size=BATCH,
-            max_steps=steps,
-            learning_rate=LR,
-            lr_scheduler_type="constant",
-            max_grad_norm=1.0,
-            completion_only_loss=True,
-            train_sampling_strategy="sequential",
-            use_cpu=True,
-            report_to="none",
-            save_strategy="no",
-            logging_steps=1,
-            disable_tqdm=True,
-            seed=0,
-            **settings,
-        ),
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(folder),
-    )
-    marks, tokens, inner = [], [], trainer.training_step
-
-    def training_step(model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
-        marks.append((time.perf_counter(), time.process_time()))
-        tokens.append(int(inputs["attention_mask"].sum()))
-        return inner(model, inputs, *more, **named)
-
-    trainer.training_step = training_step
-    trainer.train()
-    return {**speeds(marks, tokens), "losses": [x["loss"] for x in trainer.state.log_history if "loss" in x]}
-
-
-def speeds(marks: list[tuple[float, float]], tokens: list[int]) -> dict[str, float]:
-    """`marks` are the wall and CPU clocks at the start of each step; the last step ends now."""
-    ends = (time.perf_counter(), time.process_time())
-    timed = sum(tokens[WARMUP:])
-    return {
-        "tokens_per_s": round(timed / (ends[0] - marks[WARMUP][0]), 1),
-        "tokens_per_cpu_s": round(timed / (ends[1] - marks[WARMUP][1]), 1),
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-
-
-def measure(arm: str, steps: int, threads: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--arm", arm, "--steps", str(steps), "--threads", str(threads)]
+def child(options: argparse.Namespace, **changes: Any) -> dict[str, Any]:
+    given = {k: getattr(options, k) for k in ("steps", "threads", "rank", "batch", "micro_tokens")} | changes
+    command = [sys.executable, __file__]
+    for key, value in given.items():
+        command += [f"--{key.replace('_', '-')}", str(value)]
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    if options.threads:
+        environment["OMP_NUM_THREADS"] = str(options.threads)
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{arm} failed:\n{done.stderr[-2000:]}")
+        raise SystemExit(f"{changes} failed:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{arm:16} {found['tokens_per_s']:8} tokens/s, {found['tokens_per_cpu_s']} a CPU-second", file=sys.stderr)
+    if "tokens_per_s" in found:
+        words = " ".join(str(v) for v in changes.values())
+        print(
+            f"{words:42} {found['tokens_per_s']:8} tokens/s, {found['tokens_per_cpu_s']} a CPU-second, "
+            f"{found['peak_mib']} MiB {found.get('path', '')}",
+            file=sys.stderr,
+        )
     return found
 
 
-def compare(rounds: int, steps: int, threads: int) -> dict[str, Any]:
-    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in ARMS}
-    for _ in range(rounds):
-        for arm in ARMS:
-            runs[arm].append(measure(arm, steps, threads))
+class Book:
+    """results/training.json, rewritten after every measurement."""
+
+    def __init__(self) -> None:
+        self.all: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.exists() else {}
+        if "parts" not in self.all:
+            self.all = {"parts": {}}
+
+    def write(self, part: str, content: dict[str, Any]) -> None:
+        content["load_average"] = [round(x, 1) for x in os.getloadavg()]
+        self.all["question"] = "training tokens a second against TRL's SFTTrainer: same rows, model, batch, order"
+        self.all["machine"] = f"{os.cpu_count()} cores, {platform.machine()}, {processor()}"
+        self.all["versions"] = {n: version(n) for n in ("torch", "transformers", "peft", "trl", "bitsandbytes")}
+        self.all["parts"][part] = content
+        RESULT.parent.mkdir(exist_ok=True)
+        RESULT.write_text(json.dumps(self.all, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def compare(options: argparse.Namespace, book: Book, model: str, case: str, method: str, peak: dict[str, Any]) -> None:
+    """Rounds of all arms on one case."""
+    arms = options.arms.split(",") if options.arms else (BF16 if fast_bf16(peak) else FP32)
+    runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    part = case + ("" if model == "real" else f" {model}") + f" {method}"
+    content: dict[str, Any] = {
+        "command": f"--cases {case} --methods {method} --models {model} --rounds {options.rounds} "
+        f"--steps {options.steps} --threads {options.threads} --batch {options.batch} --rank {options.rank}",
+        "matmul_peak": peak,
+        "runs": runs,
+    }
+    for _ in range(options.rounds):
+        for arm in arms:
+            runs[arm].append(child(options, arm=arm, case=case, models=model, methods=method))
+            if all(runs.values()):
+                content["summary"] = summary(runs, peak, case, method)
+            book.write(part, content)
+    print(json.dumps({part: content["summary"]}, indent=1))
+
+
+def summary(runs: dict[str, list[dict[str, Any]]], peak: dict[str, Any], case: str, method: str) -> dict[str, Any]:
     middle = {
-        arm: {key: statistics.median(r[key] for r in of) for key in ("tokens_per_s", "tokens_per_cpu_s", "peak_mib")}
+        arm: {k: statistics.median(r[k] for r in of) for k in ("tokens_per_s", "tokens_per_cpu_s", "peak_mib")}
         for arm, of in runs.items()
     }
+    own = [a for a in runs if a.startswith("tunesmith")]
+    found: dict[str, Any] = {"medians": middle, "wall": {}, "cpu": {}, "memory": {}, "matmul_peak_share": {}}
+    for mine in own:
+        for peer in (a for a in runs if not a.startswith("tunesmith")):
+            pairs = list(zip(runs[mine], runs[peer], strict=False))
+            for key, clock in (("wall", "tokens_per_s"), ("cpu", "tokens_per_cpu_s")):
+                each = [a[clock] / b[clock] for a, b in pairs]
+                found[key][f"{mine} / {peer}"] = round(statistics.median(each), 2)
+            found["memory"][f"{mine} / {peer}"] = round(middle[mine]["peak_mib"] / middle[peer]["peak_mib"], 2)
+        if "gflop_per_s" in runs[mine][0]:
+            dtype = "bfloat16" if mine.endswith("bf16") else "float32"
+            found["matmul_peak_share"][mine] = {
+                clock: round(statistics.median(r[name] for r in runs[mine]) / peak[dtype][name], 3)
+                for clock, name in (("wall", "gflop_per_s"), ("cpu", "gflop_per_cpu_s"))
+            }
+    if goal := GOALS.get((case, method)):
+        found["goal"] = goal
+    found["largest_loss_difference"] = differences({arm: of[0]["losses"] for arm, of in runs.items()})
+    return found
 
-    def ratio(a: str, b: str, key: str = "tokens_per_s") -> float:
-        return round(middle[a][key] / middle[b][key], 2)
 
-    exact = zip(runs["tunesmith fp32"][0]["losses"], runs["trl fp32"][0]["losses"], strict=True)
-    rounded = zip(runs["tunesmith bf16"][0]["losses"], runs["tunesmith fp32"][0]["losses"], strict=True)
+def differences(losses: dict[str, list[float]]) -> dict[str, float]:
+    pairs = (("tunesmith fp32", "trl fp32"), ("tunesmith bf16", "tunesmith fp32"), ("trl best", "trl fp32"))
     return {
-        "question": "training tokens a second against TRL's SFTTrainer: same rows, model, adapter, batch, order",
-        "command": f"python benchmarks/training.py --rounds {rounds} --steps {steps} --threads {threads}",
-        "ratios": {
-            "bf16 to trl defaults": ratio("tunesmith bf16", "trl defaults"),
-            "bf16 to trl best": ratio("tunesmith bf16", "trl best"),
-            "fp32 to trl fp32": ratio("tunesmith fp32", "trl fp32"),
-            "bf16 to trl defaults, a CPU-second": ratio("tunesmith bf16", "trl defaults", "tokens_per_cpu_s"),
-            "fp32 to trl fp32, a CPU-second": ratio("tunesmith fp32", "trl fp32", "tokens_per_cpu_s"),
-        },
-        "each_round_bf16_to_trl_defaults": [
-            round(a["tokens_per_s"] / b["tokens_per_s"], 2)
-            for a, b in zip(runs["tunesmith bf16"], runs["trl defaults"], strict=True)
-        ],
-        "medians": middle,
-        "runs": {arm: [{k: v for k, v in r.items() if k != "losses"} for r in of] for arm, of in runs.items()},
-        "losses": {arm: [round(x, 4) for x in of[0]["losses"]] for arm, of in runs.items()},
-        "largest_loss_difference": {
-            "fp32 and trl fp32": round(max(abs(a - b) for a, b in exact), 6),
-            "bf16 and fp32": round(max(abs(a - b) for a, b in rounded), 4),
-        },
-        "trl_settings": {"defaults": "bf16 autocast, activation checkpointing", "best": BEST_OF},
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, {processor()}",
-        "load_average": [round(x, 1) for x in os.getloadavg()],
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "trl")}
-        | {"python": platform.python_version()},
+        f"{a}, {b}": round(max(abs(x - y) for x, y in zip(losses[a], losses[b], strict=True)), 6)
+        for a, b in pairs
+        if a in losses and b in losses
     }
+
+
+def trajectories(options: argparse.Namespace, book: Book, case: str, method: str) -> None:
+    """Ten steps: fp32 is TRL's fp32, and bf16 follows it without being a step behind. Fails otherwise."""
+    options.steps, options.batch = LOSS_STEPS - 1, LOSS_BATCH  # one more warms up, and counts here
+    losses = {a: child(options, arm=a, case=case, models="real", methods=method)["losses"] for a in LOSS_ARMS}
+    problems = faults(losses)
+    found = {"losses": losses, "largest_difference": differences(losses), "problems": problems}
+    book.write(f"losses {case} {method}", found)
+    print(json.dumps({f"losses {case} {method}": found}, indent=1))
+    if problems:
+        raise SystemExit("\n".join(problems))
+
+
+def faults(losses: dict[str, list[float]]) -> list[str]:
+    exact, rounded = losses["tunesmith fp32"], losses["tunesmith bf16"]
+    found = []
+    for step, (a, b) in enumerate(zip(exact, losses["trl fp32"], strict=True), 1):
+        if abs(a - b) > 1e-3:
+            found.append(f"step {step}: fp32 {a:.4f}, TRL's fp32 {b:.4f}")
+    for step, (a, b) in enumerate(zip(exact, rounded, strict=True), 1):
+        if abs(a - b) > 0.06:
+            found.append(f"step {step}: fp32 {a:.4f}, bf16 {b:.4f}")
+    return found
+
+
+def growth(options: argparse.Namespace, book: Book, peak: dict[str, Any]) -> None:
+    """How the speed of both changes with the rows' length, the batch, the adapter's rank, and the number of rows."""
+    pair = ("tunesmith bf16", "trl best") if fast_bf16(peak) else ("tunesmith fp32", "trl fp32")
+    found: dict[str, Any] = {"length, batch 4": {}, "batch, 64 tokens": {}, "rank, 4 x 128 tokens": {}}
+
+    def measure(group: str, at: int, case: str, **changes: int) -> None:
+        of = {arm: child(options, arm=arm, case=case, models="real", methods="lora", **changes) for arm in pair}
+        found[group][str(at)] = {
+            arm: {k: v for k, v in r.items() if k not in ("losses", "why")} for arm, r in of.items()
+        }
+        book.write("growth", found)
+
+    for length in LENGTHS:
+        measure("length, batch 4", length, f"len:{length}", batch=4)
+    for batch in BATCHES:
+        measure("batch, 64 tokens", batch, "len:64", batch=batch)
+    for rank in RANKS:
+        measure("rank, 4 x 128 tokens", rank, "len:128", batch=4, rank=rank)
+    found["rows: CPU-milliseconds a row before the first step"] = child(options, arm="rows")
+    book.write("growth", found)
+    print(json.dumps({"growth": found}, indent=1))
+
+
+def fast_bf16(peak: dict[str, Any]) -> bool:
+    return bool(peak["bfloat16"]["gflop_per_cpu_s"] >= FAST * peak["float32"]["gflop_per_cpu_s"])
 
 
 def processor() -> str:
@@ -211,27 +204,60 @@ def processor() -> str:
     return ", ".join([name, *(f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags)])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
-    parser.add_argument("--arm", choices=sorted(ARMS), help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.arm is None:
-        result = compare(options.rounds, options.steps, options.threads)
-        RESULT.parent.mkdir(exist_ok=True)
-        RESULT.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        print(json.dumps({k: result[k] for k in ("ratios", "largest_loss_difference", "machine")}, indent=2))
-        return
+def one_arm(options: argparse.Namespace) -> dict[str, Any]:
+    """In the child."""
     import torch
+    import training_arms as arms
 
     if options.threads:
         torch.set_num_threads(options.threads)
-    settings = ARMS[options.arm]
-    steps = options.steps + WARMUP
-    found = ours(steps, **settings) if options.arm.startswith("tunesmith") else trl(steps, settings)
-    print(json.dumps(found))
+    if options.arm == "peak":
+        return arms.peak()
+    if options.arm == "rows":
+        return arms.rows_cost()
+    batch = options.batch or CASES.get(options.case, 4)
+    given = {"steps": options.steps + arms.WARMUP, "batch": batch, "rank": options.rank}
+    settings = arms.ARMS[options.arm]
+    if options.arm.startswith("tunesmith"):
+        own = {"micro_tokens": options.micro_tokens, **settings, **given}
+        return arms.ours(options.case, options.models, options.methods, **own)
+    return arms.trl(options.case, options.models, options.methods, settings, **given)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="cls", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--methods", default="lora", help="of lora, dora, full, qlora, int8")
+    parser.add_argument("--models", default="real", help=f"real, {', '.join(OTHERS)}")
+    parser.add_argument("--arms", default="", help="in place of those that suit the machine, with commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3, help="timed ones; one more warms up")
+    parser.add_argument("--threads", type=int, default=0, help="0: as torch chooses")
+    parser.add_argument("--batch", type=int, default=0, help="0: the case's own")
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--micro-tokens", type=int, default=8192)
+    parser.add_argument("--losses", action="store_true", help="ten steps of each precision, and fail where they part")
+    parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--arm", help=argparse.SUPPRESS)
+    parser.add_argument("--case", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.arm is not None:
+        print(json.dumps(one_arm(options)))
+        return
+    book = Book()
+    cases, methods = options.cases.split(","), options.methods.split(",")
+    if options.losses:
+        for method in methods:
+            for case in cases:
+                trajectories(options, book, case, method)
+        return
+    if options.growth:
+        growth(options, book, child(options, arm="peak"))
+        return
+    for model in options.models.split(","):
+        for method in methods:
+            for case in cases:
+                compare(options, book, model, case, method, child(options, arm="peak"))
 
 
 if __name__ == "__main__":

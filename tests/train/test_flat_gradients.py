@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,3 +129,15 @@ def test_nothing_below_the_lowest_trained_layer_is_kept(bases: dict[str, Path]) 
         halves += type(node).__name__ in ("AttentionBackward", "MlpBackward")
         node = next((n for n, _ in node.next_functions if n is not None and "Accumulate" not in type(n).__name__), None)
     assert halves == 2  # of four in two layers
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("name", ["full", "lora"])
+def test_the_weights_file_is_not_kept_in_memory_beside_the_fused_weights(bases: dict[str, Path], name: str) -> None:
+    file = str((bases["llama"] / "model.safetensors").resolve())
+    model = made(bases["llama"], METHODS[name])
+    mapped = file in Path("/proc/self/maps").read_text(encoding="utf-8")
+    kept = FlatForward(model, "fp32")
+    gc.collect()
+    assert mapped and kept.path == "flat"  # else there is nothing to let go
+    assert file not in Path("/proc/self/maps").read_text(encoding="utf-8")

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tunesmith.model.flat_blocks import Attention, Mlp, Norm
-from tunesmith.model.flat_fit import FAMILIES, plain_model, refusal
+from tunesmith.model.flat_fit import FAMILIES, linears, plain_model, refusal
 from tunesmith.model.flat_layout import Packed
 from tunesmith.model.flat_weights import Projection
 
@@ -66,6 +66,7 @@ class Flat:
         self.heads, self.key_heads = c.num_attention_heads, c.num_key_value_heads
         self.head_size = getattr(c, "head_dim", None) or c.hidden_size // c.num_attention_heads
         self.eps = c.rms_norm_eps
+        _leave_the_file(inner)
         buffers: dict[tuple[int, int], Tensor] = {}  # for quantized weights, one of each shape
         self.layers = [Layer(layer, dtype, buffers) for layer in inner.model.layers]
         self._norm, self._embedding, self._head = inner.model.norm, inner.model.embed_tokens, inner.lm_head
@@ -111,3 +112,12 @@ class Flat:
     def logits(self, packed: Packed) -> Tensor:
         """[supervised, V] float32."""
         return (self.hidden(packed)[: packed.supervised] @ self.head.T).float()
+
+
+def _leave_the_file(inner: Any) -> None:
+    """Weights come as parts of the mapped file, and one of them keeps all of it in memory: 500 MB for 135M weights
+    whose linear ones are copied into fused matrices. Those that stay where they are get memory of their own."""
+    linear = {id(getattr(x, "base_layer", x).weight) for layer in inner.model.layers for x in linears(layer)}
+    for p in inner.parameters():
+        if id(p) not in linear:
+            p.data = p.data.clone()
