@@ -69,10 +69,10 @@ def test_specs_have_no_defaults() -> None:
 
     from tunesmith.data.stages import CHECK, PREPARE
     from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE
-    from tunesmith.export.stages import BUNDLE
+    from tunesmith.export.stages import BUNDLE, MERGE
     from tunesmith.train.stages import SFT
 
-    for stage in (CHECK, PREPARE, ANSWER, EVALUATE, GATE, BUNDLE, SFT):
+    for stage in (CHECK, PREPARE, ANSWER, EVALUATE, GATE, BUNDLE, MERGE, SFT):
         for field in dataclasses.fields(stage.spec):
             assert field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING, field.name
 

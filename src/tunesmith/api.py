@@ -168,21 +168,59 @@ class Project:
 
         return lr_range(self.context, low=low, high=high, steps_tried=steps)
 
-    def evaluate(self) -> Run:
-        return self._last("evaluate", "evaluate")
+    def evaluate(self, checkpoint: str | None = None) -> Run:
+        """`checkpoint`, here and in gate and bundle: an id, such as of what `merge` made, in place of the trained one."""
+        return self._last("evaluate", "evaluate", checkpoint)
 
-    def gate(self) -> Verdict:
-        run = self._last("gate", "gate")
+    def gate(self, checkpoint: str | None = None) -> Verdict:
+        run = self._last("gate", "gate", checkpoint)
         verdict: Verdict = read_json(self.ledger.path(run.outputs["verdict"]) / "verdict.json", Verdict)
         return verdict
 
-    def bundle(self) -> Run:
-        return self._last("bundle", "bundle")
+    def bundle(self, checkpoint: str | None = None) -> Run:
+        return self._last("bundle", "bundle", checkpoint)
 
-    def _last(self, verb: str, step: str) -> Run:
+    def _last(self, verb: str, step: str, checkpoint: str | None = None) -> Run:
         from tunesmith.flows.run import walk
+        from tunesmith.flows.steps import checkpoint_of
 
-        return walk(self.context, verb).runs[step]
+        given = None if checkpoint is None else checkpoint_of(self.context, checkpoint, where="--checkpoint")
+        return walk(self.context, verb, checkpoint=given).runs[step]
+
+    def merge(
+        self,
+        *checkpoints: str,
+        how: str | None = None,
+        weights: Sequence[float] = (),
+        density: float = 1.0,
+        rank: int = 0,
+        seed: int = 0,
+        prompts_of: int | None = None,
+        precision: str = "fp32",
+        out: str | Path | None = None,
+    ) -> Run:
+        """One adapter into whole weights, or several checkpoints into one; the result is a checkpoint like a trained
+        one. `checkpoints`: ids, aliases or projects' folders; none: this project's newest. `out`: a copy of it."""
+        from tunesmith.flows.merge import merge
+
+        return merge(
+            self.context,
+            checkpoints or (self._newest_checkpoint(),),
+            how=how or ("whole" if len(checkpoints) < 2 else "average"),
+            weights=weights,
+            density=density,
+            rank=rank,
+            seed=seed,
+            prompts_of=prompts_of,
+            precision=precision,
+            out=None if out is None else Path(out),
+        )
+
+    def _newest_checkpoint(self) -> str:
+        for run in self.ledger.runs():
+            if run.stage in ("sft", "domain") and run.status == "finished":
+                return run.outputs["checkpoint"]
+        raise InputError(Problem(where="merge", what="nothing has been trained yet", fix="tunesmith train"))
 
     def run(self, limit: int | None = None) -> RunResult:
         """The whole journey. `limit`: a proof of concept on a seeded subset of so many rows first."""
@@ -401,6 +439,20 @@ class Project:
         from tunesmith.ledger.backup import backup
 
         return backup(self.ledger, Path(dest))
+
+
+def train_tasks(projects: Sequence[Project]) -> Any:
+    """Train several projects' models one after another, and show them side by side."""
+    from tunesmith.flows.tasks import train_tasks
+
+    return train_tasks([p.context for p in projects])
+
+
+def tasks_apart(projects: Sequence[Project]) -> list[str]:
+    """What would keep their adapters off one base, from the settings alone."""
+    from tunesmith.flows.tasks import apart
+
+    return list(apart([p.context for p in projects]))
 
 
 def config_text(resolved: list[tuple[str, Any, str]]) -> str:

@@ -20,7 +20,8 @@ DOCUMENTS = sorted(
     if p.name != "cli.md" and p.parent.name != "tutorials"  # run as a whole by test_tutorial.py
 )
 COMMAND = re.compile(r"^\s*(?:\$ )?(tunesmith [a-z][^#`\n]*?)\s*(?:#.*)?$", re.M)
-WAITS = ("serve", "init")  # serve waits for requests, init makes another project: their options are checked
+# serve waits for requests, adapters speaks to a server, init and tasks are about other projects: options are checked
+WAITS = ("serve", "adapters", "init", "tasks")
 
 
 def commands() -> list[tuple[str, str]]:

@@ -37,6 +37,8 @@ VERBS: dict[str, dict[str, str]] = {
         "evaluate": "Compare the tuned model with the baselines.",
         "gate": "Judge the tuned model against the goals.",
         "bundle": "Pack what ships: weights, renderer, card, verdict.",
+        "merge": "Merge an adapter into whole weights, or several into one.",
+        "tasks": "Train several projects' models, one after another, to be served on one base.",
     },
     "The model": {
         "serve": "Serve it over an OpenAI-compatible API.",

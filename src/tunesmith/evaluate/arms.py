@@ -156,7 +156,7 @@ def language_model(
     if spec.kind == "domain":
         return predictor(spec, base, checkpoint, renderer, work)
     room = few_shot.Room(
-        context=few_shot.context_length(base),
+        context=room_of(base, checkpoint),
         answer=max(len(renderer.answer(label)) for label in labels) if labels else spec.max_new_tokens,
         length=lambda prompt: len(renderer.prompt(prompt)),
     )
@@ -188,6 +188,14 @@ def language_model(
 
     chosen = few_shot.choose(spec, train, validation, rows, labels, room, try_out)
     return Arm(reply=reply, examples=chosen.examples, choice=chosen.choice, renderer=renderer.describe())
+
+
+def room_of(base: Path, checkpoint: Path | None) -> int | None:
+    """Tokens that a prompt and its answer may have: the base's context, less the virtual tokens before every text."""
+    from tunesmith.model.methods.spec import read_method
+
+    limit = few_shot.context_length(base)
+    return limit if limit is None or checkpoint is None else limit - read_method(checkpoint).virtual_tokens
 
 
 def predictor(spec: ArmSpec, base: Path, checkpoint: Path | None, renderer: Any, work: Workspace) -> Arm:

@@ -179,21 +179,24 @@ def general_of(j: Journey) -> str | None:
 def start_of(c: Context) -> str | None:
     """The checkpoint that training begins on top of: one of this project, or the newest of another one."""
     said = c.settings.train.start
-    if said is None:
-        return None
+    return None if said is None else checkpoint_of(c, said, where="train.start")
+
+
+def checkpoint_of(c: Context, said: str, *, where: str) -> str:
+    """The artifact id of a checkpoint or bundle: an id, an alias, or another project's folder, whose newest it is."""
     folder = (c.root / said) if not (c.root / said).is_absolute() else Path(said)
     if (folder / "tunesmith.yaml").is_file():
         other = Ledger.open(folder / ".tunesmith")
         made = next((r for stage in ("domain", "sft") for r in other.runs(stage=stage) if r.status == "finished"), None)
         if made is None:
-            raise InputError("has trained nothing yet", where="train.start", fix=f"cd {said} && tunesmith train")
+            raise InputError("has trained nothing yet", where=where, fix=f"cd {said} && tunesmith train")
         found = other.path(made.outputs["checkpoint"])
         files = {p.relative_to(found).as_posix(): p for p in found.rglob("*") if p.is_file()}
         return c.ledger.add_files("checkpoint", files, move=False).id
     artifact = c.ledger.find_artifact(c.ledger.reference(said) or said)
     if artifact is None or artifact.kind not in ("checkpoint", "bundle"):
         what = f"{said!r} is no checkpoint, no bundle and no project's folder"
-        raise InputError(what, where="train.start", fix="tunesmith runs lists what was made")
+        raise InputError(what, where=where, fix="tunesmith runs lists what was made")
     return artifact.id
 
 
