@@ -127,3 +127,27 @@ def test_training_names_the_weights_it_was_on(tiny_llama: Path, tmp_path: Path) 
     refuse_other_base(tiny_llama, made)
     with pytest.raises(ModelError, match="trained on other weights"):
         refuse_other_base(make_tiny(tmp_path / "other", seed=9), made)
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_a_start_from_the_bases_weights_is_saved_as_plain_lora(init: str, tiny_llama: Path, tmp_path: Path) -> None:
+    """PiSSA and OLoRA take their start out of the base while training; what is saved goes on the untouched base."""
+    spec = replace(LORA, init=init)  # type: ignore[arg-type]
+    model = methods.wrap(load_base(tiny_llama, dtype="fp32"), spec, seed=0).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in methods.trainable_parameters(model).values():
+            parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))
+    trained = logits(model)
+    out = tmp_path / "checkpoint"
+    out.mkdir()
+    methods.save(model, spec, out, base="tiny")
+    facts = {"method": method_json(spec), IDENTITY: identity(tiny_llama)}
+    (out / "checkpoint.json").write_text(json.dumps(facts))
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 2 * spec.rank  # the start is in it
+    assert float((logits(load_tuned(tiny_llama, out, dtype="fp32", merge=False)) - trained).abs().max()) < 1e-5
+    merge_checkpoint(tiny_llama, out, tmp_path / "merged", dtype="fp32")
+    assert float((logits(load_base(tmp_path / "merged", dtype="fp32")) - trained).abs().max()) < 1e-5
+    several = Several.load(tiny_llama, {"a": out}, dtype="fp32")
+    got = several.forward(IDS, ["a", None, "a"])
+    assert float((got[0] - trained[0]).abs().max()) < 1e-5
