@@ -8,7 +8,6 @@ windows are made in model/windows.py, what is forgotten is scored in train/forge
 from __future__ import annotations
 
 import math
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -32,6 +31,7 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.batches import read_rows
 from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
 from tunesmith.train.forward import Forward, choose_forward
@@ -44,6 +44,7 @@ from tunesmith.train.validate import chosen_rows, validation_steps
 
 
 def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOutputs:
+    machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
     refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
@@ -291,7 +292,7 @@ def summary(
         "path": f"{forward.path}: {forward.why}" if forward.why else forward.path,
         "precision": spec.precision,
         "trained_weights": trained_weights,
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": machine.peak_mib(),
         **facts(forward.device),
     }
     if spec.mixture:

@@ -5,7 +5,6 @@ Read the loop in `sft` first; the arithmetic it calls is in losses.py, optim.py 
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -27,6 +26,7 @@ from tunesmith.train import optim, state
 from tunesmith.train.averages import Average
 from tunesmith.train.batches import last_turn_only, read_rows, render_rows, split
 from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import ends_early, kept_sentence, watch
 from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.guard import WINDOW, is_spike
@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 
 def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
+    machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
     renderer = Renderer.load(inputs.base, system=spec.system)
@@ -259,7 +260,7 @@ def _summary(
         "path": f"{forward.path}: {forward.why}" if forward.why else forward.path,
         "precision": spec.precision,
         "trained_weights": trained_weights,
-        "peak_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "peak_mib": machine.peak_mib(),
         **more,
         **facts(forward.device),
     }

@@ -1,0 +1,201 @@
+"""Memory of a training by part, in bytes, and how sure that is. Loads no torch, but for paths that saved.py counts.
+
+weights      the frozen base, quantized where the method says so; of full fine-tuning, all weights in fp32
+file         pages of the weights' file that were read and replaced by copies (fused or quantized): the system counts
+             them as ours and takes them back when memory is short
+trained      the method's own weights, fp32
+gradients    of the trained weights, fp32
+optimizer    what it remembers of each trained weight
+activations  what the backward keeps of the largest micro-batch, and the widest layer's own passing buffers
+logits       at the supervised places, which alone have any, and their gradient
+rows         the examples as token ids
+program      the interpreter, torch and transformers
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.train.cost import counting
+from tunesmith.train.cost.skeleton import FLAT, Skeleton
+from tunesmith.train.optimizers.names import OPTIMIZERS
+
+MATH_KEYS = 512  # as in model/flat_layout.py, which loads torch
+LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/losses.py
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+HEAP = 1.15  # what activations take of the heap, over their own bytes: blocks that are free and not given back
+ROW_BYTES, TOKEN_BYTES = 2_000, 45  # an example in Python: its texts; an id, a flag and their places
+PROGRAM = {"cpu": 520 << 20, "cuda": 800 << 20}  # on a GPU: its context and the libraries' work space
+UNSURE = {
+    "cpu": 0.10,
+    "cuda": 0.20,
+}  # share by which a counted sum may be off; the first as benchmarks/planner.py found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What goes through the model at once: the largest micro-batch, and all rows in memory."""
+
+    rows: int  # of the micro-batch
+    tokens: int  # of its longest
+    answers: int  # supervised tokens of a row
+    all_rows: int
+    all_tokens: int
+
+    @property
+    def padded(self) -> int:
+        return self.rows * self.tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    parts: dict[str, int]  # bytes
+    unsure: float  # share of the sum
+    path: str  # the forward that was counted
+
+    @property
+    def total(self) -> int:
+        return sum(self.parts.values())
+
+    @property
+    def needed(self) -> int:
+        """Without what the system can take back."""
+        return self.total - self.parts.get("file", 0)
+
+    @property
+    def low(self) -> int:
+        return round(self.total * (1 - self.unsure))
+
+    @property
+    def high(self) -> int:
+        return round(self.total * (1 + self.unsure))
+
+
+def load_of(dataset: dict[str, Any], *, global_batch: int, micro_batch_tokens: int, virtual_tokens: int = 0) -> Load:
+    """From dataset.json: as many of the longest rows as a micro-batch takes, all as long as the longest."""
+    tokens, rows = dataset["tokens"], dataset["counts"]["train"]
+    longest = max(1, int(tokens["longest"])) + virtual_tokens
+    total = sum(dataset["counts"].values())
+    answer = tokens.get("answer", {})
+    return Load(
+        rows=max(1, min(global_batch, rows, micro_batch_tokens // longest)),
+        tokens=longest,
+        answers=max(1, round(answer.get("longest") or answer.get("mean") or 8)),
+        all_rows=total,
+        all_tokens=int(tokens["total"]),
+    )
+
+
+def path_of(skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool) -> str:
+    """The forward that training will take, as model/flat_fit.py and train/forward.py choose it where the probe
+    agrees."""
+    fitting = method.kind in ("lora", "qlora", "full") and not method.dropout
+    return "flat" if skeleton.family in FLAT and fitting and not (noisy or checkpointing) else "plain"
+
+
+def memory(
+    config: dict[str, Any],
+    skeleton: Skeleton,
+    method: MethodSpec,
+    load: Load,
+    *,
+    precision: str,
+    optimizer: str,
+    noisy: bool = False,
+    checkpointing: bool = False,
+    device: str = "cpu",
+) -> Memory:
+    """Of a training's peak. `noisy`: NEFTune is on. Raises InputError for a method the architecture cannot take."""
+    full = method.kind == "full"
+    trained = counting.trained_count(skeleton, method)
+    each = 4 if full or precision == "fp32" else 2
+    path = path_of(skeleton, method, noisy=noisy, checkpointing=checkpointing)
+    flat = path == "flat"
+    if flat:
+        activations, logits = _flat(skeleton, method, load, 4 if precision == "fp32" else 2)
+    else:
+        autocast = full and precision == "bf16"
+        activations, logits = _plain(config, skeleton, method, load, precision, autocast, checkpointing)
+    parts = {
+        "weights": counting.base_bytes(skeleton, method, each) + (_copies(skeleton, method, precision) if flat else 0),
+        "file": _file(config, skeleton, method, path, each) if device == "cpu" else 0,
+        "trained": 0 if full else 4 * trained,
+        "gradients": 4 * trained,
+        "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained),
+        "activations": round(activations * (HEAP if device == "cpu" else 1.0)),
+        "logits": logits,
+        "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
+        "program": PROGRAM[device],
+    }
+    return Memory(parts=parts, unsure=UNSURE[device], path=path)
+
+
+def _copies(s: Skeleton, method: MethodSpec, precision: str) -> int:
+    """What the flat path holds besides the weights: A and B inside the base's matrices; a bf16 copy of weights that
+    are trained in fp32; of quantized ones a buffer for each shape of fused product."""
+    size = 2 if precision == "bf16" else 4
+    inside = sum(x.inputs * x.outputs for x in s.linears)
+    if method.kind == "full":
+        return size * (inside + s.vocabulary * s.hidden) if precision == "bf16" else 0
+    adapters = size * counting.trained_count(s, method)
+    if method.kind == "qlora":
+        query, key = s.heads * s.head_size, s.key_heads * s.head_size
+        shapes = (s.hidden * (query + 2 * key), query * s.hidden, s.hidden * 2 * s.inner, s.inner * s.hidden)
+        return adapters // 2 + size * sum(shapes)
+    return adapters
+
+
+def _file(config: dict[str, Any], skeleton: Skeleton, method: MethodSpec, path: str, each: int) -> int:
+    """Weights that are used as they lie in the file are its own pages; of those that were replaced the pages stay, as
+    long as another weight of the file is in use."""
+    stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
+    replaced = path == "flat" or method.kind == "qlora"
+    return stored * sum(x.inputs * x.outputs for x in skeleton.linears) if replaced and stored == each else 0
+
+
+def _flat(s: Skeleton, method: MethodSpec, load: Load, size: int) -> tuple[int, int]:
+    """(activations, logits) of model/flat.py: per layer two residual streams in fp32, the inputs of the four fused
+    products with their adapters' columns, query, key, value and the attention's probabilities, gate and up."""
+    query, key = s.heads * s.head_size, s.key_heads * s.head_size
+    probabilities = s.heads * load.tokens if load.tokens <= MATH_KEYS else 2 * query
+    inputs = s.hidden + query + s.hidden + s.inner + 7 * method.rank
+    kept = 8 * s.hidden + size * (inputs + query + 2 * key + probabilities + 2 * s.inner)
+    passing = 16 * s.hidden + size * (6 * s.inner + 2 * probabilities + 4 * query)
+    layers = trained_layers(s, method)
+    rows = min(LOGIT_ROWS, load.rows * load.answers)
+    logits = rows * s.vocabulary * (4 + 2 * size) + 8 * load.rows * load.answers * s.hidden
+    if method.kind == "full" and method.train_layers == "all":
+        logits += 4 * s.vocabulary * s.hidden  # the head's gradient, before it joins that of the embeddings
+    return load.padded * (layers * kept + passing), logits
+
+
+def trained_layers(s: Skeleton, method: MethodSpec) -> int:
+    """Layers from the lowest trained one on: nothing is kept below it."""
+    if method.kind == "full" and str(method.train_layers).startswith("last:"):
+        return min(s.layers, int(str(method.train_layers).removeprefix("last:")))
+    return s.layers
+
+
+def _plain(
+    config: dict[str, Any],
+    s: Skeleton,
+    method: MethodSpec,
+    load: Load,
+    precision: str,
+    autocast: bool,
+    checkpointing: bool,
+) -> tuple[int, int]:
+    """(activations, logits) of the model's own forward, by counting what autograd saves."""
+    from tunesmith.train.cost.saved import saved
+
+    supervised = load.rows * load.answers
+    found = saved(
+        config, method, dtype="fp32" if method.kind == "full" else precision,
+        rows=load.rows, tokens=load.tokens, supervised=supervised, autocast=autocast,
+    )  # fmt: skip
+    stream = load.padded * s.hidden * (4 if precision == "fp32" or method.kind == "full" else 2)
+    kept = s.layers * stream + found.layer if checkpointing else trained_layers(s, method) * found.layer
+    logits = min(found.rest, 3 * 4 * supervised * s.vocabulary)
+    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary
