@@ -145,11 +145,19 @@ class Project:
     def warnings(self) -> tuple[str, ...]:
         return tuple(self.file.warnings())
 
-    def plan(self) -> Plan:
-        """Stages, examples, tokens, steps, memory, minutes, disk; what is cached already."""
+    def plan(self, gpus: Sequence[str] = (), probe: bool = True) -> Plan:
+        """Stages, examples, tokens, steps, memory, minutes, disk; what is cached already. `gpus`: to be named beside
+        this machine. `probe`: take three real steps at the longest batch, once."""
         from tunesmith.flows.run import plan
 
-        return plan(self.context)
+        return plan(self.context, probe=probe, gpus=tuple(gpus))
+
+    def plan_methods(self, gpus: Sequence[str] = (), probe: bool = True) -> Any:
+        """Every method here and on named GPUs, those that fit first, with what would make the others fit."""
+        from tunesmith.flows.elsewhere import methods
+        from tunesmith.flows.run import walk
+
+        return methods(walk(self.context, "prepare"), tuple(gpus), probe=probe)
 
     def prepare(self) -> Run:
         return self._last("prepare", "prepare")

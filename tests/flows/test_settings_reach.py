@@ -128,6 +128,7 @@ def test_every_setting_is_looked_at_here(project: Project) -> None:
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
         "train.general", "train.start", "train.max_loss_rise", "train.refusals",  # tests/flows/test_domain.py, test_general.py
         "data.dedup.encoder",  # tests/data/near
+        "plan.gpus", "plan.prices", "plan.watts", "plan.energy_price",  # of no spec: tests/flows/test_forecast.py
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py
         "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data

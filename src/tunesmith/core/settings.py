@@ -251,6 +251,24 @@ class ExecSettings(Section):
     )
 
 
+class PlanSettings(Section):
+    """What a plan reckons with. Nothing here changes a result."""
+
+    gpus: list[str] = Field(
+        default=["L4", "A100-80GB", "H100"], description="GPUs that are named beside this machine; --gpu says others"
+    )
+    prices: str | None = Field(
+        default=None, description="a file of GPUs and prices of your own, on top of the package's dated one"
+    )
+    watts: Annotated[float, Field(gt=0)] | None = Field(
+        default=None,
+        description="that this machine draws while training; default: as its counters say, where it has any",
+    )
+    energy_price: Annotated[float, Field(ge=0)] = Field(
+        default=0.30, description="of a kWh here, in the prices' currency"
+    )
+
+
 class Settings(Section):
     """The whole project file."""
 
@@ -264,6 +282,7 @@ class Settings(Section):
     serve: ServeSettings = ServeSettings()
     label: LabelPageSettings = LabelPageSettings()
     exec: ExecSettings = ExecSettings()
+    plan: PlanSettings = PlanSettings()
     extends: str | None = Field(default=None, description="another file in the project whose values these override")
 
 

@@ -46,15 +46,24 @@ def cpu_name() -> str:
 
 def remembered(context: Context, what: str, question: dict[str, Any], measure: Any) -> Any:
     """The noted answer to `question`, or `measure()` noted now."""
-    gpu = gpu_name(context.settings.exec.device)
-    question = question | ({"gpu": gpu} if gpu else {})
-    key = content_id({"what": what, **question, **machine()})
-    for note in context.ledger.notes("resolved"):
-        if note["key"] == key:
-            return note["value"]
-    value = measure()
-    context.ledger.note("resolved", {"key": key, "what": what, "value": value, **question, **machine()})
+    value = known(context, what, question)
+    if value is None:
+        value, question = measure(), _on(context, question)
+        key = content_id({"what": what, **question, **machine()})
+        context.ledger.note("resolved", {"key": key, "what": what, "value": value, **question, **machine()})
     return value
+
+
+def known(context: Context, what: str, question: dict[str, Any]) -> Any:
+    """The noted answer, or None."""
+    key = content_id({"what": what, **_on(context, question), **machine()})
+    return next((note["value"] for note in context.ledger.notes("resolved") if note["key"] == key), None)
+
+
+def _on(context: Context, question: dict[str, Any]) -> dict[str, Any]:
+    """The question, and the GPU that answers it where there is one."""
+    gpu = gpu_name(context.settings.exec.device)
+    return question | ({"gpu": gpu} if gpu else {})
 
 
 def precision(context: Context, base: LocalModel, dataset: dict[str, Any]) -> Precision:

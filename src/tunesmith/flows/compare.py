@@ -7,6 +7,7 @@ from typing import Any
 
 from tunesmith.core.canonical import plain
 from tunesmith.core.errors import InputError, Problem
+from tunesmith.flows.planned import compared
 from tunesmith.ledger.ledger import Ledger
 
 
@@ -51,7 +52,8 @@ def show(ledger: Ledger, name: str) -> dict[str, Any]:
 def described(ledger: Ledger, prefix: str) -> dict[str, Any]:
     run = ledger.find_run(prefix)
     if run:
-        return {"run": plain(run)}
+        planned = {c.what: [c.planned, c.happened, round(c.ratio, 3)] for c in compared(ledger, run)}
+        return {"run": plain(run), **({"planned, happened, ratio": planned} if planned else {})}
     artifact = ledger.find_artifact(prefix)
     if artifact:
         maker = ledger.made_by(artifact.id)

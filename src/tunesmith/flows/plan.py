@@ -13,8 +13,11 @@ from typing import Any
 
 from tunesmith.core.canonical import read_json, read_lines
 from tunesmith.core.nouns import Row, Run
-from tunesmith.flows import auto
+from tunesmith.flows import auto, forecast
+from tunesmith.flows.elsewhere import OnGpu, on_gpus
+from tunesmith.flows.forecast import Training
 from tunesmith.flows.journey import Journey, Step
+from tunesmith.flows.planned import Compared, compared
 from tunesmith.flows.steps import steps
 from tunesmith.ledger.execute import key_of
 
@@ -53,6 +56,10 @@ class Plan:
     tokens_per_second: float  # in training
     precision: str
     memory_mib: dict[str, float]  # by part
+    training: Training
+    gpus: tuple[OnGpu, ...]  # the same training on named GPUs, computed
+    currency: str
+    happened: tuple[Compared, ...]  # where this training is done: planned beside what it took
     disk_mib: float  # what the run adds to the project
     free_disk_mib: float
     provable: tuple[str, ...]  # whether a test set of this size can prove each goal
@@ -66,39 +73,49 @@ class Plan:
         for s in self.steps:
             time = "cached" if s.cached else "–" if s.seconds is None else f"{s.seconds / 60:.1f}"
             lines.append(f"{s.name:<18} {time:>8}  {s.words}")
-        memory = sum(self.memory_mib.values())
-        parts = ", ".join(f"{k} {v:,.0f}" for k, v in self.memory_mib.items())
         lines += [
             "",
-            f"about {self.seconds / 60:.1f} minutes, {memory:,.0f} MiB of memory ({parts}), "
+            f"about {self.seconds / 60:.1f} minutes, {self.training.peak_mib:,.0f} MiB of memory, "
             f"{self.disk_mib:,.0f} MiB of disk ({self.free_disk_mib:,.0f} free)",
             f"{self.rows['train']:,} train, {self.rows['validation']:,} validation, {self.rows['test']:,} test rows; "
             f"{self.tokens:,} tokens; {self.optimizer_steps} optimizer steps in {self.precision} "
             f"at {self.tokens_per_second:,.0f} tokens/s",
-            *self.provable,
+            "",
+            "training here:",
+            *(f"  {line}" for line in self.training.lines()),
+            *(f"  {c}" for c in self.happened),
         ]
+        if self.gpus:
+            lines.append("training elsewhere (computed, not measured):")
+            lines += [f"  {g.words(self.currency)}" for g in self.gpus]
+        lines += self.provable
         return "\n".join(lines)
 
 
-def plan_steps(journey: Journey) -> Plan:
-    """For a journey on which check and prepare are done."""
-    from tunesmith.train.precision import estimate
-
+def plan_steps(journey: Journey, *, probe: bool = False, gpus: tuple[str, ...] = ()) -> Plan:
+    """For a journey on which check and prepare are done. `probe`: take three real steps of the training where none
+    are remembered, in place of a timing. `gpus`: in place of those that the project names."""
     context, dataset = journey.context, journey.dataset
-    precision = auto.precision(context, journey.base, dataset)
-    spec, _ = next(s for s in steps(context) if s.name == "train").build(journey)
-    speed = training_speed(journey, precision)
-    training = estimate(read_json(journey.base.folder / "config.json"), dataset, spec, speed)
-    planned = [planned_step(journey, step, training, speed) for step in walkable(journey)]
+    elsewhere, currency = on_gpus(journey, gpus)  # a wrong name or price file is said before time is spent
+    training = forecast.training(journey, probe=probe, timed=timed_speed)
+    speed = training.tokens_per_second or 1.0
+    forecast.note(context, training)
+    facts = {"seconds": training.tokens / speed, "tokens": training.tokens, "steps": training.steps}
+    planned = [planned_step(journey, step, facts, speed) for step in walkable(journey)]
+    done = context.ledger.finished(training.key)
     return Plan(
         steps=tuple(planned),
         rows=dataset["counts"],
         tokens=dataset["tokens"]["total"],
-        optimizer_steps=training["steps"],
+        optimizer_steps=training.steps,
         tokens_per_second=speed,
-        precision=precision,
-        memory_mib=training["memory"],
-        disk_mib=training["checkpoint_mib"] * 2 + 2,
+        precision=training.precision,
+        memory_mib=training.memory_mib,
+        training=training,
+        gpus=elsewhere,
+        currency=currency,
+        happened=compared(context.ledger, done) if done else (),
+        disk_mib=training.checkpoint_mib * 2 + 2,
         free_disk_mib=shutil.disk_usage(context.root).free / 2**20,
         provable=provable(journey),
     )
@@ -158,13 +175,9 @@ def answer_tokens(journey: Journey, arm: str) -> float:
     return float(own + tokens["answer"]["mean"] + (0 if arm == "tuned" else LABELS_SHARE * labels))
 
 
-def training_speed(journey: Journey, precision: str) -> float:
-    """Tokens a second in training: what this project last reached with this base, else a probe."""
+def timed_speed(journey: Journey, precision: str) -> float:
+    """Tokens a second in training, from a timing of made-up rows in this process."""
     context = journey.context
-    for run in context.ledger.runs(stage="sft", limit=5):
-        same = run.inputs.get("base") == journey.base.artifact.id and run.spec.get("precision") == precision
-        if same and run.metrics.get("tokens_per_s"):
-            return float(run.metrics["tokens_per_s"])
 
     def measure() -> float:
         from tunesmith.train.precision import tokens_per_second
@@ -194,7 +207,7 @@ def provable(journey: Journey) -> tuple[str, ...]:
     )
 
 
-def forecast(journey: Journey) -> str:
+def whole(journey: Journey) -> str:
     """After a proof of concept: what the whole would take, by this run's own speed."""
     limited = journey.dataset
     kept = read_json(journey.folder("check", "examples") / "check.json")["kept"]

@@ -13,9 +13,12 @@ from tunesmith.core.canonical import read_json
 from tunesmith.core.nouns import Run, Verdict
 from tunesmith.core.stage import Clock
 from tunesmith.core.words import duration
+from tunesmith.flows import forecast
+from tunesmith.flows import planned as planned_facts
 from tunesmith.flows.context import Context
+from tunesmith.flows.elsewhere import prices_for
 from tunesmith.flows.journey import Journey, Step
-from tunesmith.flows.plan import Plan, forecast, plan_steps
+from tunesmith.flows.plan import Plan, plan_steps, whole
 from tunesmith.flows.steps import begin, exec_for, steps_for
 from tunesmith.launch.check import check
 from tunesmith.launch.perform import perform
@@ -44,6 +47,7 @@ class RunResult:
     prod: bool  # whether `prod` points to this bundle now
     seconds: float
     limit: int | None
+    compared: tuple[str, ...]  # the training: planned, and happened
     forecast: str  # of the whole, after a proof of concept; else ""
     report: str = ""  # path of the page, once it is written
 
@@ -57,6 +61,7 @@ class RunResult:
             planned = "–" if s.planned is None else duration(s.planned)
             took = f"{duration(s.seconds)}" if not s.reused else "reused"
             lines.append(f"{s.name:<18} {planned:>12} {took:>12}")
+        lines += [f"train: {line}" for line in self.compared]
         lines += ["", verdict_text(self.verdict), ""]
         if self.forecast:
             lines.append(self.forecast)
@@ -127,6 +132,8 @@ def take(journey: Journey, step: Step) -> Run:
     def progress(done: float, total: float, label: str, **facts: Any) -> None:
         context.progress(done, total, label if label == step.name else f"{step.name}: {label}", **facts)
 
+    if step.name == "train":
+        forecast.before_training(journey)
     context.progress(0, 1, step.name)
     return execute(
         context.ledger,
@@ -169,10 +176,12 @@ def run(context: Context) -> RunResult:
         prod=context.ledger.reference(PROD) == bundle,
         seconds=clock.seconds,
         limit=limit,
-        forecast=forecast(journey) if limit else "",
+        compared=tuple(str(c) for c in planned_facts.compared(context.ledger, journey.runs["train"])),
+        forecast=whole(journey) if limit else "",
     )
 
 
-def plan(context: Context) -> Plan:
+def plan(context: Context, *, probe: bool, gpus: tuple[str, ...]) -> Plan:
     """Check and prepare (seconds, and kept), then say what the rest will cost."""
-    return plan_steps(walk(context, "prepare"))
+    prices_for(context, gpus)  # a wrong name is said before the data are read
+    return plan_steps(walk(context, "prepare"), probe=probe, gpus=gpus)

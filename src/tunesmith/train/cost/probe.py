@@ -105,7 +105,8 @@ def _windows(spec: DomainSpec, question: dict[str, Any], base: Path) -> tuple[li
     general = Path(question["general"]) if question["general"] else None
     inputs = DomainInputs(dataset=Path(question["dataset"]), base=base, general=general)
     texts = domain.Texts(spec, inputs, Renderer.load(base, system=""))
-    budget, longest, tokens = spec.global_batch * spec.max_tokens, [], 0
+    longest: list[Document] = []
+    budget, tokens = spec.global_batch * spec.max_tokens, 0
     for d in sorted(texts.documents, key=lambda d: -len(d.ids)):
         if longest and tokens + len(d.ids) > budget:
             break

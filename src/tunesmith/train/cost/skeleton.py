@@ -75,8 +75,8 @@ def skeleton_of(config: dict[str, Any]) -> Skeleton:
 
 
 @lru_cache(maxsize=8)
-def _skeleton(text: str) -> Skeleton:
-    config = json.loads(text)
+def _skeleton(said: str) -> Skeleton:
+    config = json.loads(said)
     import torch
     from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -94,7 +94,8 @@ def _skeleton(text: str) -> Skeleton:
     except (ValueError, KeyError, TypeError, AttributeError, StrictDataclassError) as e:
         first = (str(e).strip().splitlines() or [type(e).__name__])[0][:200]
         raise ModelError(f"no model can be counted from it: {first}", where="config.json") from e
-    text, layers = made.get_text_config(decoder=True), linear_layers(model)
+    text: Any = made.get_text_config(decoder=True)
+    layers = linear_layers(model)
     lists = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)}
     stack = max(lists, key=lambda n: len(lists[n]), default="")
     heads = text.num_attention_heads

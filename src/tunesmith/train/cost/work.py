@@ -20,6 +20,7 @@ from tunesmith.train.cost.skeleton import Skeleton
 USED = (0.25, 0.45)  # share of a GPU's peak rate
 QUANTIZED = 1.3  # times as long: weights are made again for each product (Dettmers et al. 2023 and PEFT's own figures)
 DRAWN = (0.6, 1.0)  # share of a GPU's power limit while it trains
+OTHER_METHOD_UNSURE = 0.5  # more, of another method's time by its arithmetic alone: paths and kernels differ
 MEASURED_UNSURE = 0.25  # of a time that rests on three measured steps
 
 
@@ -36,6 +37,9 @@ class Span:
 
     def times(self, factor: float) -> Span:
         return Span(low=self.low * factor, high=self.high * factor)
+
+    def wider(self, share: float) -> Span:
+        return Span(low=self.low / (1 + share), high=self.high * (1 + share))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
