@@ -80,7 +80,7 @@ def case(name: str, shape: tuple[int, int, int, int]) -> tuple[SftSpec, Exec]:
         max_tokens=length + 200, schedule="constant", warmup=0.0, decay=0.2, lr_ratios=(), weight_decay=0.0,
         max_grad_norm=1.0, label_smoothing=0.0, neftune_alpha=0.0, on_spike="ignore", spike_z=8.0, averaging="none",
         ema_decay=0.9, average_last=2, metric="", validate_times=1, validate_every_steps=None,
-        validate_every_epochs=None, validation_rows=2, patience=None, max_new_tokens=8, seed=0, turns="all", mixture=(), max_loss_rise=None, past_budget="stop", replay_share=0.2, refusals="",
+        validate_every_epochs=None, validation_rows=2, patience=None, max_new_tokens=8, seed=0, turns="all", mixture=(), max_loss_rise=None, past_budget="stop", replay_share=0.2, refusals="", weights="fp32", master="fp32",
         **({"precision": "fp32", "optimizer": "adamw"} | said),
     )  # fmt: skip
     return spec, exec

@@ -128,6 +128,8 @@ def training_memory(
         optimizer=optimizer or spec.optimizer,
         noisy=bool(getattr(spec, "neftune_alpha", 0.0)),
         checkpointing=exec.gradient_checkpointing,
+        trained_in=spec.weights,
+        master=spec.master,
         device=device,
     )
 

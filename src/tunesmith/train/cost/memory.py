@@ -1,8 +1,8 @@
 """Memory of a training by part, in bytes, and how sure that is. Loads no torch, but for paths that saved.py counts.
 
 weights      the frozen base, quantized where the method says so; of full fine-tuning, all weights in fp32
-file         pages of the weights' file that were read and replaced by copies (fused or quantized): the system counts
-             them as ours and takes them back when memory is short
+file         of the weights' file, what is in memory beside copies of its weights and beyond all else: the system
+             counts its pages as ours and takes them back when memory is short
 trained      the method's own weights, fp32
 gradients    of the trained weights, fp32
 optimizer    what it remembers of each trained weight
@@ -105,12 +105,15 @@ def memory(
     optimizer: str,
     noisy: bool = False,
     checkpointing: bool = False,
+    trained_in: str = "fp32",
+    master: str = "fp32",
     device: str = "cpu",
 ) -> Memory:
-    """Of a training's peak. `noisy`: NEFTune is on. Raises InputError for a method the architecture cannot take."""
+    """Of a training's peak. `noisy`: NEFTune is on. `trained_in`: of full fine-tuning, and whether bf16 weights have a
+    `master` copy in fp32 or steps rounded by chance. Raises InputError for a method the architecture cannot take."""
     full = method.kind == "full"
     trained = counting.trained_count(skeleton, method)
-    each = 4 if full or precision == "fp32" else 2
+    each = (2 if trained_in == "bf16" else 4) if full else 4 if precision == "fp32" else 2
     path = path_of(skeleton, method, noisy=noisy, checkpointing=checkpointing)
     flat = path == "flat"
     if flat:
@@ -120,15 +123,18 @@ def memory(
         activations, logits = _plain(config, skeleton, method, load, precision, autocast, checkpointing)
     parts = {
         "weights": counting.base_bytes(skeleton, method, each) + (_copies(skeleton, method, precision) if flat else 0),
-        "file": _file(config, skeleton, method, path, each) if device == "cpu" else 0,
         "trained": 0 if full else 4 * trained,
         "gradients": 4 * trained,
-        "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained),
+        "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained)
+        + (4 * trained if full and trained_in == "bf16" and master == "fp32" else 0),
         "activations": round(activations * (HEAP if device == "cpu" else 1.0)),
         "logits": logits,
         "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
         "program": PROGRAM[device],
     }
+    if device == "cpu":
+        held = sum(v for n, v in parts.items() if n not in ("weights", "program", "trained"))
+        parts["file"] = _file(config, skeleton, method, path, each, held)
     return Memory(parts=parts, unsure=UNSURE[device], path=path)
 
 
@@ -147,12 +153,16 @@ def _copies(s: Skeleton, method: MethodSpec, precision: str) -> int:
     return adapters
 
 
-def _file(config: dict[str, Any], skeleton: Skeleton, method: MethodSpec, path: str, each: int) -> int:
-    """Weights that are used as they lie in the file are its own pages; of those that were replaced the pages stay, as
-    long as another weight of the file is in use."""
+def _file(config: dict[str, Any], skeleton: Skeleton, method: MethodSpec, path: str, each: int, held: int) -> int:
+    """Weights that are used as they lie in the file are its own pages. Where they are copied (fused, quantized, cast)
+    the whole file is in memory beside the copies until loading is done: that counts where it is more than `held`,
+    what all else takes once training runs beyond the program and the weights. Off the flat path, a quantized model's
+    embeddings keep the file, and the pages of the replaced weights stay."""
     stored = DTYPE_BYTES.get(str(config.get("dtype") or config.get("torch_dtype") or "float32"), 4)
-    replaced = path == "flat" or method.kind == "qlora"
-    return stored * sum(x.inputs * x.outputs for x in skeleton.linears) if replaced and stored == each else 0
+    if path == "plain" and method.kind == "qlora" and stored == each:
+        return stored * sum(x.inputs * x.outputs for x in skeleton.linears)
+    copied = path == "flat" or method.kind == "qlora" or stored != each
+    return max(0, stored * skeleton.count - held) if copied else 0
 
 
 def _flat(s: Skeleton, method: MethodSpec, load: Load, size: int) -> tuple[int, int]:
