@@ -19,7 +19,8 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.elsewhere import prices_for
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.plan import Plan, plan_steps, whole
-from tunesmith.flows.steps import begin, exec_for, steps_for
+from tunesmith.flows.preflight import refuse_early
+from tunesmith.flows.steps import begin, exec_for, method_spec, steps_for
 from tunesmith.launch.check import check
 from tunesmith.launch.perform import perform
 from tunesmith.ledger.execute import execute
@@ -105,7 +106,13 @@ def walk(
     stands in for what the step train would make."""
     check(context.settings.exec, context.settings.train)
     journey = begin(context)
-    for step in steps_for(context, verb):
+    steps = steps_for(context, verb)
+    trains = checkpoint is None and any(s.name == "train" for s in steps)
+    if trains:
+        method_spec(context.settings.train.method)
+    for i, step in enumerate(steps):
+        if trains and i == 1:  # after the first look at the rows, which needs no model
+            refuse_early(journey)
         if step.name == "train" and checkpoint is not None:
             journey.runs["train"] = _given(context, checkpoint)
             continue
@@ -184,4 +191,6 @@ def run(context: Context) -> RunResult:
 def plan(context: Context, *, probe: bool, gpus: tuple[str, ...]) -> Plan:
     """Check and prepare (seconds, and kept), then say what the rest will cost."""
     prices_for(context, gpus)  # a wrong name is said before the data are read
-    return plan_steps(walk(context, "prepare"), probe=probe, gpus=gpus)
+    journey = walk(context, "prepare")
+    refuse_early(journey)
+    return plan_steps(journey, probe=probe, gpus=gpus)

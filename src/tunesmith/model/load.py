@@ -46,14 +46,20 @@ def load_base(folder: Path, *, dtype: str | torch.dtype, device: str | torch.dev
                 ignore_mismatched_sizes=True,  # so that all of them are reported below
             )
         except (ValueError, KeyError, OSError, TypeError, RuntimeError, AttributeError) as e:
-            first = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
-            raise ModelError(
-                f"transformers cannot load it: {first}",
-                where=str(folder),
-                fix="give a causal language model of an architecture that transformers has built in",
-            ) from e
+            raise _unknown(folder, e) from e
     _refuse_partial(folder, found)
     return model.eval().to(device)
+
+
+def skeleton(folder: Path) -> PreTrainedModel:
+    """A causal language model's modules, with shapes and no weights. Raises ModelError as load_base does."""
+    scan(folder, follow_links=True)
+    with quiet(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+        try:
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+        except (ValueError, KeyError, OSError, TypeError, RuntimeError, AttributeError) as e:
+            raise _unknown(folder, e) from e
 
 
 def load_tuned(
@@ -85,6 +91,15 @@ def load_tuned(
         # that is 200 times slower where a head reads the last positions of a padded batch
         model = methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True)
     return model.eval().to(device)
+
+
+def _unknown(folder: Path, e: Exception) -> ModelError:
+    first = (str(e).strip().splitlines() or [type(e).__name__])[0][:300]
+    return ModelError(
+        f"transformers cannot load it: {first}",
+        where=str(folder),
+        fix="give a causal language model of an architecture that transformers has built in",
+    )
 
 
 def _refuse_partial(folder: Path, found: dict[str, Any]) -> None:

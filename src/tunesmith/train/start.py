@@ -18,6 +18,7 @@ from typing import Any
 from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError, ModelError, Problem
 from tunesmith.model.load import dtype_of, load_base
+from tunesmith.model.merging.merge import refuse_other_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import METHODS, START, read_method
 from tunesmith.text.render import Renderer
@@ -27,17 +28,25 @@ def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
     """The model that training begins with: the base, or the base with the checkpoint `start` merged into it, in fp32
     and cast once. In eval mode, plain weights.
 
-    Raises InputError for a start that cannot be merged.
+    Raises InputError for a start that cannot be merged, ModelError for one that was trained on another base.
     """
     if start is None:
         return load_base(base, dtype=dtype)
     refuse_unmergeable(start)
+    refuse_other_base(base, start)
     method = read_method(start)
     if method.kind == "full":
         return load_base(start, dtype=dtype)
     inner = start / START
     model = methods.load(base_with(base, inner if inner.is_dir() else None, dtype="fp32"), start)
     return methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True).eval()
+
+
+def refuse_start(start: Path, base: Path, renderer: Renderer) -> None:
+    """All that would be refused of a start once a training reads it."""
+    refuse_unmergeable(start)
+    refuse_other_base(base, start)
+    check_start(start, renderer)
 
 
 def refuse_unmergeable(start: Path) -> None:

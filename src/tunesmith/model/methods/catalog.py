@@ -22,6 +22,17 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int, texts: Sequence
     return _module(spec).wrap(model, spec, seed=seed)
 
 
+def check(folder: Path, spec: MethodSpec) -> list[str]:
+    """Names of the weights that `wrap` would train, from a model's configuration alone: no weight is read. Empty for
+    virtual tokens. Raises InputError for what `wrap` would refuse."""
+    from tunesmith.model.load import skeleton
+
+    module, model = _module(spec), skeleton(folder)
+    if hasattr(module, "check"):  # where `wrap` computes with weights
+        return list(module.check(model, spec))
+    return list(trainable_parameters(module.wrap(model, spec, seed=0)))
+
+
 def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Name → parameter, in name order: the order in which an optimizer gets them."""
     return {n: p for n, p in sorted(model.named_parameters()) if p.requires_grad}

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +56,18 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int, texts: Sequence
     return peft_model
 
 
+def check(model: PreTrainedModel, spec: MethodSpec) -> list[str]:
+    """Names of the weights that `wrap` would train. Refuses what it would, of a model whose weights are not there."""
+    targets = target_names(model, spec.targets)
+    layers = _targeted(model, targets)
+    ranks = _config(spec, targets, layers).rank_pattern
+    if spec.init != "uniform":
+        sizes = {n: tuple(m.weight.T.shape if isinstance(m, nn.Linear) else m.weight.shape) for n, m in layers.items()}
+        starts.refuse_wide({n: (ranks.get(n, spec.rank), *size) for n, size in sizes.items()}, spec.init)
+    wrapped = wrap(model, replace(spec, init="uniform"), seed=0)
+    return sorted(n for n, p in wrapped.named_parameters() if p.requires_grad)
+
+
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
     """adapter_model.safetensors and adapter_config.json, as PEFT reads them."""
     state = get_peft_model_state_dict(model, adapter_name=TRAINED, save_embedding_layers=False)
@@ -93,17 +105,21 @@ def _attach(model: PreTrainedModel, spec: MethodSpec) -> PeftModel:
     from tunesmith.model.load import quiet
 
     targets = target_names(model, spec.targets)
-    linear = (n for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D))
-    layers = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in targets)]
-    config = _config(spec, targets, layers)
+    config = _config(spec, targets, list(_targeted(model, targets)))
     training = model.training
     with quiet(), torch.random.fork_rng(devices=[]):
         peft_model = get_peft_model(model, config, autocast_adapter_dtype=True)  # adapters in fp32
     return peft_model.train(training)
 
 
-def _config(spec: MethodSpec, targets: Sequence[str], layers: Sequence[str]) -> LoraConfig:
+def _targeted(model: PreTrainedModel, targets: Sequence[str]) -> dict[str, nn.Module]:
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    return {n: m for n, m in linear.items() if any(n == t or n.endswith(f".{t}") for t in targets)}
+
+
+def _config(spec: MethodSpec, targets: Sequence[str], layers: Iterable[str]) -> LoraConfig:
     """`layers` are the names of all targeted layers, among which `ranks` chooses."""
+    layers = list(layers)
     refuse_unmatched("ranks", [p for p, _ in spec.ranks], layers)
     ranks = {n: next((r for p, r in spec.ranks if fits(p, n)), spec.rank) for n in layers}
     special = {n: r for n, r in sorted(ranks.items()) if r != spec.rank}

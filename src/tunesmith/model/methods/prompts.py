@@ -49,6 +49,13 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PeftModel:
     return peft_model
 
 
+def check(model: PreTrainedModel, spec: MethodSpec) -> list[str]:
+    """What `wrap` would refuse of a model whose weights are not there, but for layers that keep no keys and values:
+    that takes a forward pass to tell, and so do the names of what is trained."""
+    _refuse_no_room(model, spec)
+    return []
+
+
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
     """One tensor, prompt_embeddings."""
     config = _config(model.get_base_model(), spec, inference=True)
@@ -92,7 +99,12 @@ def refuse_long(model: Any, longest: int) -> None:
 def refuse_recomputing(model: Any) -> None:
     """Raises InputError where layers may not be computed twice."""
     config = _prompt_config(model)
-    if config is not None and config.peft_type.value == "PREFIX_TUNING":
+    refuse_recomputing_kind("prefix" if config is not None and config.peft_type.value == "PREFIX_TUNING" else "")
+
+
+def refuse_recomputing_kind(kind: str) -> None:
+    """The same by the method's kind alone."""
+    if kind == "prefix":
         raise InputError(
             "gradient checkpointing would read the prefix twice: it lies in the cache, which each pass adds to",
             where="train.method.kind: prefix",
@@ -235,13 +247,7 @@ def _keys_values(model: PreTrainedModel, embeddings: Tensor) -> list[tuple[Tenso
 def _attach(model: PreTrainedModel, spec: MethodSpec, *, inference: bool) -> PeftModel:
     from tunesmith.model.load import quiet
 
-    limit = getattr(model.config, "max_position_embeddings", None)
-    if limit is not None and spec.virtual_tokens >= limit:
-        raise InputError(
-            f"{spec.virtual_tokens} leave no room: the base reads {limit} tokens",
-            where="train.method.virtual_tokens",
-            fix=f"fewer than {limit}; 20 is usual",
-        )
+    _refuse_no_room(model, spec)
     config = _config(model, spec, inference=inference)
     training = model.training
     with quiet(), torch.random.fork_rng(devices=[]):
@@ -256,6 +262,16 @@ def _attach(model: PreTrainedModel, spec: MethodSpec, *, inference: bool) -> Pef
     for name, parameter in peft_model.named_parameters():
         parameter.requires_grad_(name.startswith("prompt_encoder.") and not inference)
     return peft_model.train(training)
+
+
+def _refuse_no_room(model: PreTrainedModel, spec: MethodSpec) -> None:
+    limit = getattr(model.config, "max_position_embeddings", None)
+    if limit is not None and spec.virtual_tokens >= limit:
+        raise InputError(
+            f"{spec.virtual_tokens} leave no room: the base reads {limit} tokens",
+            where="train.method.virtual_tokens",
+            fix=f"fewer than {limit}; 20 is usual",
+        )
 
 
 def _config(model: PreTrainedModel, spec: MethodSpec, *, inference: bool) -> Any:

@@ -13,6 +13,7 @@ saved: a load that makes other ones is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,13 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int, texts: Sequence
     target_names(model, spec.targets)  # a wrong name costs nothing yet
     quantize(model, spec)
     return lora.wrap(model, spec, seed=seed, texts=texts)
+
+
+def check(model: PreTrainedModel, spec: MethodSpec) -> list[str]:
+    """As lora.check."""
+    target_names(model, spec.targets)
+    _quantizable(model, spec)
+    return lora.check(model, replace(spec, kind="lora", bits=0, double_quant=False))
 
 
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
@@ -82,8 +90,19 @@ def merge(model: PeftModel) -> PreTrainedModel:
 
 def quantize(model: PreTrainedModel, spec: MethodSpec) -> None:
     """Puts quantized layers in place of `model`'s linear ones, one after the other, but for the output head."""
+    layers = _quantizable(model, spec)
+    from tunesmith.model.methods.quantized import EightBits, FourBits
+
+    for name, layer in layers.items():
+        new = FourBits.of(layer, double_quant=spec.double_quant) if spec.bits == 4 else EightBits.of(layer)
+        _put(model, name, new.train(layer.training))
+    setattr(model, f"is_loaded_in_{spec.bits}bit", True)  # PEFT looks here
+
+
+def _quantizable(model: PreTrainedModel, spec: MethodSpec) -> dict[str, nn.Module]:
+    """The layers that are quantized. Raises InputError where they cannot be, MissingExtra without bitsandbytes."""
     need("bitsandbytes", extra="quant", why="qlora")
-    from tunesmith.model.methods.quantized import BLOCK, EightBits, FourBits
+    from tunesmith.model.methods.quantized import BLOCK
 
     layers = linear_layers(model)
     wrong = sorted({type(m).__name__ for m in layers.values() if type(m).__name__ not in PRODUCTS})
@@ -100,10 +119,7 @@ def quantize(model: PreTrainedModel, spec: MethodSpec) -> None:
             where="train.method.dora",
             fix="bits: 8, or leave dora out",
         )
-    for name, layer in layers.items():
-        new = FourBits.of(layer, double_quant=spec.double_quant) if spec.bits == 4 else EightBits.of(layer)
-        _put(model, name, new.train(layer.training))
-    setattr(model, f"is_loaded_in_{spec.bits}bit", True)  # PEFT looks here
+    return layers
 
 
 def _dequantize(model: PreTrainedModel) -> PreTrainedModel:

@@ -26,7 +26,7 @@ EVA_BATCH = 512  # tokens read at a time
 
 def from_weights(layers: Mapping[str, Any], init: str) -> dict[str, tuple[Tensor, Tensor]]:
     """Layer name → (A0, B0) with s B0 A0 the part of W that they stand for (pissa), in fp32."""
-    _refuse_wide(layers, init)
+    refuse_wide(_sizes(layers), init)
     pairs = {}
     for name, layer in layers.items():
         base = layer.get_base_layer()
@@ -51,7 +51,7 @@ def eva(model: Any, layers: Mapping[str, Any], texts: Sequence[Sequence[int]], *
     if not texts:
         what = "eva starts from the inputs of the layers, and there are no texts to read"
         raise InputError(what, where="train.method.init", fix="use init: uniform")
-    _refuse_wide(layers, "eva")
+    refuse_wide(_sizes(layers), "eva")
     found: dict[str, Tensor] = {}
 
     def watch(name: str, layer: Any) -> Any:
@@ -108,13 +108,18 @@ def _signs(vectors: Tensor) -> Tensor:
     return torch.where(largest < 0, -1.0, 1.0)
 
 
-def _refuse_wide(layers: Mapping[str, Any], init: str) -> None:
+def refuse_wide(layers: Mapping[str, tuple[int, int, int]], init: str) -> None:
+    """`layers`: name → (rank, inputs, outputs). Raises InputError for a rank that has not so many directions."""
     problems = []
-    for name, layer in layers.items():
-        most = layer.in_features if init == "eva" else min(layer.in_features, layer.out_features)
-        if layer.r["default"] > most:
+    for name, (rank, inputs, outputs) in layers.items():
+        most = inputs if init == "eva" else min(inputs, outputs)
+        if rank > most:
             what = f"{init} has only {most} directions in {name.removeprefix('base_model.model.')}"
             fix = f"a rank of at most {most} there (ranks), or init: uniform"
-            problems.append(Problem(where=f"train.method.rank: {layer.r['default']}", what=what, fix=fix))
+            problems.append(Problem(where=f"train.method.rank: {rank}", what=what, fix=fix))
     if problems:
         raise InputError(problems)
+
+
+def _sizes(layers: Mapping[str, Any]) -> dict[str, tuple[int, int, int]]:
+    return {n: (m.r["default"], m.in_features, m.out_features) for n, m in layers.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
@@ -74,7 +74,7 @@ def make(
     on a CPU it is the same optimizer unpaged. Raises InputError for a
     pattern that matches nothing, MissingExtra where a library is missing.
     """
-    ratios = _ratios(parameters, lr_ratios)
+    ratios = ratios_of(parameters, lr_ratios)
     match name:
         case "adamw":
             groups = _groups(parameters, ratios, weight_decay)
@@ -140,8 +140,8 @@ def _muon(
     return Optimizer(parts)
 
 
-def _ratios(parameters: Mapping[str, nn.Parameter], lr_ratios: Ratios) -> dict[str, float]:
-    """Name → multiple of the rate."""
+def ratios_of(parameters: Collection[str], lr_ratios: Ratios) -> dict[str, float]:
+    """Name → multiple of the rate. Raises InputError for a pattern that fits no name."""
     problems = []
     for pattern, _ in lr_ratios:
         if not any(fnmatchcase(n, pattern) for n in parameters):
