@@ -285,3 +285,15 @@ def test_the_inputs_may_be_read_only_links(dataset: Path, tmp_path: Path) -> Non
     )
     shutil.rmtree(linked)
     assert dataset.exists()
+
+
+def test_virtual_tokens_are_no_room_for_prompts(tmp_path: Path) -> None:
+    from tunesmith.core.canonical import canonical_json
+    from tunesmith.evaluate.arms import room_of
+    from tunesmith.model.methods.spec import MethodSpec, method_json
+
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 512}')
+    prefix = MethodSpec(kind="prefix", rank=1, alpha=1.0, dropout=0.0, targets="all-linear", virtual_tokens=20)
+    (tmp_path / "checkpoint.json").write_bytes(canonical_json({"method": method_json(prefix)}))
+    assert room_of(tmp_path, None) == 512
+    assert room_of(tmp_path, tmp_path) == 492

@@ -14,8 +14,9 @@ from tests.train.domain_data import adapt, make_texts, text_rows
 from tunesmith.core.errors import InputError, ModelError
 from tunesmith.model.load import load_base, load_tuned
 from tunesmith.model.methods import catalog as methods
+from tunesmith.model.methods.spec import START
 from tunesmith.text.render import Renderer
-from tunesmith.train.start import FOLDER, base_with, carry_start, check_start
+from tunesmith.train.start import base_with, carry_start, check_start
 
 IDS = torch.tensor([[5, 9, 60, 80, 12]])
 
@@ -57,7 +58,7 @@ def test_an_adapter_on_a_start_needs_nothing_but_the_base(tmp_path: Path, sharp_
     methods.save(model, data.LORA, folder, base="tiny")
     shutil.copyfile(adapted / "checkpoint.json", folder / "checkpoint.json")
     carry_start(adapted, folder)
-    kept = folder / FOLDER / "adapter_model.safetensors"
+    kept = folder / START / "adapter_model.safetensors"
     assert kept.read_bytes() == (adapted / "adapter_model.safetensors").read_bytes()
     got = logits(base_with(sharp_llama, folder, dtype="fp32"))  # a start with a start of its own
     assert torch.allclose(got, want, atol=1e-4)
@@ -71,7 +72,7 @@ def test_whole_weights_carry_no_start(tmp_path: Path, adapted: Path) -> None:
     facts["method"] = {**facts["method"], "kind": "full"}
     (folder / "checkpoint.json").write_text(json.dumps(facts))
     carry_start(adapted, folder)
-    assert not (folder / FOLDER).exists()
+    assert not (folder / START).exists()
     carry_start(None, folder)
 
 
