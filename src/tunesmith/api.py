@@ -21,12 +21,15 @@ from tunesmith.flows.context import Context
 from tunesmith.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
+    from tunesmith.flows.matrix import MatrixResult
+    from tunesmith.flows.matrix_plan import MatrixPlan
     from tunesmith.flows.plan import Plan
     from tunesmith.flows.run import RunResult
     from tunesmith.serve.bundle import LoadedBundle
 
 STATE = ".tunesmith"
 REPORT = "report.html"
+MATRIX = "matrix.html"
 PROD = "prod"
 LATEST = "latest"  # the newest candidate, whatever its verdict
 
@@ -175,6 +178,25 @@ class Project:
         from tunesmith.flows.lr import lr_range
 
         return lr_range(self.context, low=low, high=high, steps_tried=steps)
+
+    def matrix_plan(self) -> MatrixPlan:
+        """The cells of the matrix, which of them are in the ledger, and how long the others will take."""
+        from tunesmith.flows.matrix_plan import plan_matrix
+
+        return plan_matrix(self.context)
+
+    def matrix(self, choose: str | None = None, look: bool = True) -> MatrixResult:
+        """Every cell compared on validation, one chosen (`choose`: by name) and, with `look`, judged on test once."""
+        from dataclasses import replace
+
+        from tunesmith.flows.matrix import matrix
+        from tunesmith.web.matrix import matrix_page
+
+        said = project_file.load(self.file.path).settings.train if self._overrides else self.file.settings.train
+        result = matrix(self.context, choose=choose, look=look, file_settings=said)
+        path = self.root / MATRIX
+        write_atomic(path, matrix_page(result.facts).encode("utf-8"))
+        return replace(result, page=str(path))
 
     def evaluate(self, checkpoint: str | None = None) -> Run:
         """`checkpoint`, here and in gate and bundle: an id, such as of what `merge` made, in place of the trained one."""

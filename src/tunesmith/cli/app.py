@@ -1,7 +1,7 @@
 """The `tunesmith` command: its verbs by name, and the one place where errors become exit codes.
 
 0 done or passed · 1 the verdict is fail · 2 the user can mend it · 3 not enough evidence ·
-70 a bug in Tunesmith · 130 stopped, state saved · 141 whoever read our output went away.
+4 a cell of a matrix failed · 70 a bug in Tunesmith · 130 stopped, state saved · 141 whoever read our output went away.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "baselines": "Answer the test set with every arm but the tuned one.",
         "train": "Train the model.",
         "lr": "Find a learning rate by a short sweep over rising ones.",
+        "matrix": "Try every method on a subset, some on all rows, choose one.",
         "evaluate": "Compare the tuned model with the baselines.",
         "gate": "Judge the tuned model against the goals.",
         "bundle": "Pack what ships: weights, renderer, card, verdict.",

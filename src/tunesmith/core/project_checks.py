@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tunesmith.core import goals as goal_words
+from tunesmith.core import matrix_cells
 from tunesmith.core.errors import InputError, Problem
 from tunesmith.core.nouns import Task
 from tunesmith.core.setting_errors import KeyPath, dotted, node_at
@@ -37,6 +38,7 @@ def check(settings: Settings, tree: Node, folder: Path, wrong: set[KeyPath]) -> 
         *_metrics(project),
         *_goals(project),
         *_general(project),
+        *_matrix(project),
     ]
 
 
@@ -227,3 +229,29 @@ def _general(project: _Checked) -> Iterator[Problem]:
     if "general" in train.mixture and project.sound(("train", "mixture")):
         what = "train.mixture has a share for general, and there is no general data to replay"
         yield project.problem(("train", "mixture"), what, fix)
+
+
+def _matrix(project: _Checked) -> Iterator[Problem]:
+    """Names that are no cells, cells that are the same training, a metric that cannot judge this kind."""
+    said, path = project.settings.matrix, ("matrix",)
+    if not project.sound(("train",), ("matrix", "cells")):
+        return
+    cells = matrix_cells.cells_of(project.settings)
+    for name, twin in matrix_cells.twins({n: c.model_dump(exclude_unset=True) for n, c in said.cells.items()}).items():
+        what = f"matrix.cells.{name} is the same training as {twin}"
+        yield project.problem((*path, "cells", name), what, "remove one, or change a setting in it")
+    for i, name in zip(project.kept((*path, "full")), said.full or [], strict=False):
+        if name in (said.full or [])[:i]:
+            yield project.problem((*path, "full", i), f"matrix.full names {name} twice", "remove one")
+        elif name not in cells:
+            what = f"matrix.full names {goal_words.clipped(name)}, which is not a cell"
+            yield project.problem((*path, "full", i), what, goal_words.did_you_mean(name, list(cells)))
+    if said.choose is not None and said.choose not in cells and project.sound((*path, "choose")):
+        what = f"matrix.choose names {goal_words.clipped(said.choose)}, which is not a cell"
+        yield project.problem((*path, "choose"), what, goal_words.did_you_mean(said.choose, list(cells)))
+    if said.metric is not None and project.sound(("task", "kind"), (*path, "metric")):
+        if found := goal_words.metric_problem(said.metric, project.settings.task.kind):
+            yield project.problem((*path, "metric"), *found)
+        elif goal_words.METRIC_NAMES[said.metric].of_one_class:
+            what = f"{said.metric} is of one class, and a matrix compares the whole"
+            yield project.problem((*path, "metric"), what, "name another metric")

@@ -304,6 +304,11 @@ def _leaves(model: BaseModel, prefix: str = "") -> Iterator[tuple[str, Any]]:
         elif isinstance(value, list):
             plain = [v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for v in value]
             yield prefix + name, plain
+        elif isinstance(value, dict):
+            yield (
+                prefix + name,
+                {k: v.model_dump(exclude_unset=True) if isinstance(v, BaseModel) else v for k, v in value.items()},
+            )
         else:
             yield prefix + name, value
 

@@ -183,6 +183,9 @@ def _unknown(path: KeyPath, node: Node) -> Problem:
     if path[0] == "goals":
         found = nearest(str(path[-1]), GoalSettings.model_fields)
         found = found and f"{dotted(path[:-1])}.{found}"
+    elif path[:2] == ("matrix", "cells") and len(path) > 3:  # a cell has the keys of `train`
+        found = nearest_key(dotted(("train", *path[3:])))
+        found = found and f"{dotted(path[:3])}.{found.removeprefix('train.')}" if found.startswith("train.") else ""
     else:
         found = nearest_key(name)
     what = f"{clipped(name)} is not a setting." + (f" Did you mean {found}?" if found else "")

@@ -176,6 +176,31 @@ class EvaluateSettings(Section):
     seed: Seed = Field(default=0, description="of draws and resamples")
 
 
+class MatrixSettings(Section):
+    """Ways to train, compared by measurement: `tunesmith matrix`."""
+
+    cells: dict[str, TrainSettings] = Field(
+        default={}, description="a name: what differs from `train`; default: every method at its own rate"
+    )
+    subset: Annotated[int, Field(ge=16)] = Field(
+        default=256, description="training rows, a seeded choice, on which every cell is tried"
+    )
+    full: list[str] | None = Field(
+        default=None,
+        description="cells that are tried on all rows too; default: lora, full, qlora, bottleneck and prefix, as far as"
+        " they are cells; the choice is made among these",
+    )
+    metric: str | None = Field(default=None, description="which is best by; default: the first of the goals")
+    confidence: Annotated[float, Field(ge=0.5, lt=1)] = Field(
+        default=0.95, description="of the intervals, and of calling a difference more than noise"
+    )
+    cheapest: Literal["trained_weights", "bytes", "peak_mib", "seconds"] = Field(
+        default="trained_weights", description="what decides among cells that do not differ beyond noise"
+    )
+    choose: str | None = Field(default=None, description="a cell of your own choice, in place of the rule")
+    seed: Seed = Field(default=0, description="of the subset")
+
+
 class GoalSettings(Section):
     """A goal in long form; `macro_f1 >= 0.70` and `beats: [tfidf]` are the short ones."""
 
@@ -279,6 +304,7 @@ class Settings(Section):
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     goals: list[str | GoalSettings] = Field(default=[], description="what the model must reach before it ships")
+    matrix: MatrixSettings = MatrixSettings()
     serve: ServeSettings = ServeSettings()
     label: LabelPageSettings = LabelPageSettings()
     exec: ExecSettings = ExecSettings()

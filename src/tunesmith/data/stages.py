@@ -106,3 +106,31 @@ PREPARE = Stage(
     inputs=PrepareInputs,
     outputs=PrepareOutputs,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetSpec:
+    """Fewer training rows, beside the same validation and test rows."""
+
+    rows: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetInputs:
+    dataset: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubsetOutputs:
+    dataset: Path = field(metadata={"kind": "dataset"})
+
+
+SUBSET = Stage(
+    name="subset",
+    version=1,
+    function="tunesmith.data.smaller:smaller",
+    spec=SubsetSpec,
+    inputs=SubsetInputs,
+    outputs=SubsetOutputs,
+)

@@ -100,7 +100,7 @@ def read_answers(
         head = read_json(folder / "answers.json", dict[str, Any])
         said = list(read_lines(folder / "answers.jsonl", dict[str, Any]))
         problems += mismatch(arm, head, [s.pop("id") for s in said], rows, dataset)
-        answers[arm] = [_answer(s) for s in said]
+        answers[arm] = [answer_of(s) for s in said]
         about[arm] = {k: head[k] for k in ("seconds", "prompt_tokens", "answer_tokens", "choice")}
     if not folders:
         problems.append(Problem(where="answers", what="no arm has answered the test set", fix="tunesmith baselines"))
@@ -109,7 +109,7 @@ def read_answers(
     return answers, about
 
 
-def _answer(record: dict[str, Any]) -> Answer:
+def answer_of(record: dict[str, Any]) -> Answer:
     probabilities = record.get("probabilities")
     return Answer(**{**record, "probabilities": None if probabilities is None else tuple(probabilities)})
 

@@ -105,3 +105,34 @@ GATE = Stage(
     inputs=GateInputs,
     outputs=GateOutputs,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsSpec:
+    """Several trained models on the validation rows."""
+
+    metric: str  # by which the best is found
+    confidence: float  # of the intervals, and of calling a difference more than noise
+    resamples: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsInputs:
+    dataset: Path
+    answers: dict[str, Path]  # cell -> its answers on the validation split
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsOutputs:
+    comparison: Path = field(metadata={"kind": "comparison"})
+
+
+CELLS = Stage(
+    name="compare_cells",
+    version=1,
+    function="tunesmith.evaluate.cells:compare_cells",
+    spec=CellsSpec,
+    inputs=CellsInputs,
+    outputs=CellsOutputs,
+)

@@ -14,6 +14,7 @@ from typing import Any
 from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError
 from tunesmith.core.goals import usual_arms
+from tunesmith.core.nouns import SplitName
 from tunesmith.core.settings import MethodSettings, TrainSettings
 from tunesmith.core.stage import Exec
 from tunesmith.evaluate.stages import ANSWER, EVALUATE, GATE, ArmSpec, EvaluateSpec, GateSpec
@@ -64,7 +65,7 @@ def metrics(context: Context) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *(context.settings.evaluate.metrics or USUAL[context.task.kind]))))
 
 
-def answer_step(arm: str, *, after: str) -> Step:
+def answer_step(arm: str, *, after: str, split: SplitName = "test") -> Step:
     def build(j: Journey) -> tuple[ArmSpec, dict[str, Any]]:
         c, evaluate = j.context, j.context.settings.evaluate
         uses_model = arm not in WITHOUT_MODEL
@@ -76,7 +77,7 @@ def answer_step(arm: str, *, after: str) -> Step:
         spec = ArmSpec(
             arm=arm,  # type: ignore[arg-type]
             kind=c.task.kind,
-            split="test",
+            split=split,
             system=system,
             few_shot_counts=tuple(few.counts) if few else (),
             few_shot_draws=few.draws if few else 0,
@@ -95,7 +96,8 @@ def answer_step(arm: str, *, after: str) -> Step:
         return spec, inputs
 
     needs = (after, "train") if arm == "tuned" else (after,)
-    return Step(name=f"answer {arm}", stage=ANSWER, needs=needs, build=build)
+    name = f"answer {arm}" if split == "test" else f"answer {arm} on {split}"
+    return Step(name=name, stage=ANSWER, needs=needs, build=build)
 
 
 def method_spec(said: MethodSettings) -> MethodSpec:
