@@ -135,7 +135,6 @@ def test_every_setting_is_looked_at_here(project: Project) -> None:
         "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content", "serve.adapters",  # tests/flows/test_serve.py
         "matrix.cells", "matrix.subset", "matrix.full", "matrix.metric", "matrix.confidence", "matrix.cheapest",
         "matrix.choose", "matrix.seed",  # tests/flows/test_matrix.py
-        "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content",
     }  # fmt: skip
     documents = {key for key, _, _ in project.config() if key.startswith("documents.")}  # tests/flows/test_documents.py
     assert {key for key, _, _ in project.config()} - set(CHANGES) - documents == elsewhere
