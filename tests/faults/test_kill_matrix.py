@@ -44,7 +44,10 @@ def made(folder: Path) -> set[tuple[str, str]]:
     """Of each cell: its weights and its metric log, by content."""
     ledger = Project.open(folder).ledger
     return {
-        (str(sorted(run.spec["method"].items())) + str(run.spec["epochs"]) + run.outputs["metrics"], run.outputs["checkpoint"])
+        (
+            str(sorted(run.spec["method"].items())) + str(run.spec["epochs"]) + run.outputs["metrics"],
+            run.outputs["checkpoint"],
+        )
         for run in ledger.runs(stage="sft")
         if run.status == "finished"
     }

@@ -18,7 +18,11 @@ from tunesmith.flows.matrix_plan import cells_with
 
 
 def program(text: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", f"import sys, os, json, time, signal\norder = json.loads(sys.stdin.readline())\n{text}")
+    return (
+        sys.executable,
+        "-c",
+        f"import sys, os, json, time, signal\norder = json.loads(sys.stdin.readline())\n{text}",
+    )
 
 
 @pytest.fixture(scope="module")
