@@ -191,7 +191,7 @@ class Asked:
         )
         rows = max(1, load.all_rows)
         load = replace(load, tokens=max(1, load.all_tokens // rows))  # as long as they are on average
-        return work.flops_per_token(self.skeleton, method, load, checkpointing=self.exec.gradient_checkpointing)
+        return work.flops_per_token(self.skeleton, method, load, checkpointing=bool(self.exec.gradient_checkpointing))
 
     def cost_on(self, gpu: Gpu, method: MethodSpec) -> Cost:
         return work.on_gpu(gpu, self.tokens, self.flops(method))

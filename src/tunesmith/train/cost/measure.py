@@ -7,6 +7,7 @@ ran out of memory: that is an answer too, and costs the caller nothing.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -55,6 +56,7 @@ def measure(
         input=json.dumps(question),
         capture_output=True,
         text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},  # from wherever we are
     )
     if done.returncode == -signal.SIGKILL:
         return "the system killed it: memory does not suffice"

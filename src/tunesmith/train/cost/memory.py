@@ -25,7 +25,7 @@ from tunesmith.train.optimizers.names import OPTIMIZERS
 MATH_KEYS = 512  # as in model/flat_layout.py, which loads torch
 LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/losses.py
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-HEAP = 1.15  # what activations take of the heap, over their own bytes: blocks that are free and not given back
+HEAP = 1.15  # what the flat path's activations take of the heap, over their own bytes: blocks free and not given back
 ROW_BYTES, TOKEN_BYTES = 2_000, 45  # an example in Python: its texts; an id, a flag and their places
 PROGRAM = {"cpu": 520 << 20, "cuda": 800 << 20}  # on a GPU: its context and the libraries' work space
 UNSURE = {
@@ -88,7 +88,7 @@ def load_of(dataset: dict[str, Any], *, global_batch: int, micro_batch_tokens: i
     )
 
 
-def path_of(skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool) -> str:
+def path_of(skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool | str) -> str:
     """The forward that training will take, as model/flat_fit.py and train/forward.py choose it where the probe
     agrees."""
     fitting = method.kind in ("lora", "qlora", "full") and not method.dropout
@@ -104,7 +104,7 @@ def memory(
     precision: str,
     optimizer: str,
     noisy: bool = False,
-    checkpointing: bool = False,
+    checkpointing: bool | str = False,
     trained_in: str = "fp32",
     master: str = "fp32",
     device: str = "cpu",
@@ -127,7 +127,7 @@ def memory(
         "gradients": 4 * trained,
         "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained)
         + (4 * trained if full and trained_in == "bf16" and master == "fp32" else 0),
-        "activations": round(activations * (HEAP if device == "cpu" else 1.0)),
+        "activations": round(activations * (HEAP if device == "cpu" and flat else 1.0)),
         "logits": logits,
         "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
         "program": PROGRAM[device],
@@ -171,7 +171,9 @@ def _flat(s: Skeleton, method: MethodSpec, load: Load, size: int) -> tuple[int, 
     query, key = s.heads * s.head_size, s.key_heads * s.head_size
     probabilities = s.heads * load.tokens if load.tokens <= MATH_KEYS else 2 * query
     inputs = s.hidden + query + s.hidden + s.inner + 7 * method.rank
-    kept = 8 * s.hidden + size * (inputs + query + 2 * key + probabilities + 2 * s.inner)
+    # with DoRA also what the four products gave, before each output is scaled
+    before = sum(x.outputs for x in s.linears) // max(1, s.layers) if method.dora else 0
+    kept = 8 * s.hidden + size * (before + inputs + query + 2 * key + probabilities + 2 * s.inner)
     passing = 16 * s.hidden + size * (6 * s.inner + 2 * probabilities + 4 * query)
     layers = trained_layers(s, method)
     rows = min(LOGIT_ROWS, load.rows * load.answers)
@@ -195,7 +197,7 @@ def _plain(
     load: Load,
     precision: str,
     autocast: bool,
-    checkpointing: bool,
+    checkpointing: bool | str,
 ) -> tuple[int, int]:
     """(activations, logits) of the model's own forward, by counting what autograd saves."""
     from tunesmith.train.cost.saved import saved
@@ -206,6 +208,10 @@ def _plain(
         rows=load.rows, tokens=load.tokens, supervised=supervised, autocast=autocast,
     )  # fmt: skip
     stream = load.padded * s.hidden * (4 if precision == "fp32" or method.kind == "full" else 2)
+    if checkpointing == "selective":  # what products and attention gave is kept
+        outputs = sum(x.outputs for x in s.linears) // max(1, s.layers) + s.heads * s.head_size
+        stream += stream // s.hidden * outputs
     kept = s.layers * stream + found.layer if checkpointing else trained_layers(s, method) * found.layer
     logits = min(found.rest, 3 * 4 * supervised * s.vocabulary)
-    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary
+    packed = s.vocabulary * s.hidden * (2 if precision == "bf16" else 4)  # the head, as the CPU's product lays it out
+    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary + packed
