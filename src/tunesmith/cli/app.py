@@ -21,7 +21,7 @@ VERBS: dict[str, dict[str, str]] = {
     "The journey": {
         "init": "Make a project from data files and a goal.",
         "check": "Show what is in the data and what is wrong with it.",
-        "plan": "Forecast stages, steps, memory, minutes and disk.",
+        "plan": "Forecast steps, memory by part, time, energy, money and disk.",
         "run": "Take every stage from the raw file to a gated bundle.",
         "report": "Write the page of the latest run and print where it is.",
     },

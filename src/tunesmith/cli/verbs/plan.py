@@ -21,7 +21,7 @@ def plan(
     overrides: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Forecast stages, steps, memory by part, time, energy, money and disk.
+    """Forecast steps, memory by part, time, energy, money and disk.
 
     Three real steps at the longest batch check the count; they are remembered, and the next plan is instant. Stages
     that are cached already are marked. Checks and splits the data first, which takes seconds and is kept.
