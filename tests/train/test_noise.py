@@ -138,11 +138,11 @@ def test_checkpointed_gradients_are_the_same(tmp_path: Path, family: str, method
 
 def count_layers(base: Path, method: MethodSpec) -> tuple[int, int]:
     """Attention or layer computations in the forward of one micro-batch, and up to the end of its backward."""
-    from tunesmith.train.checkpointing import _decoder_layers
+    from tunesmith.train.checkpointing import decoder_layers
 
     model = methods.wrap(load_base(base, dtype="fp32"), method, seed=0)
     calls: list[int] = []
-    for layer in _decoder_layers(model):
+    for layer in decoder_layers(model):
         norm: Any = next(m for m in layer.modules() if "norm" in type(m).__name__.lower())
         norm.register_forward_hook(lambda module, inputs, out: calls.append(1))
     forward = choose_forward(model, rendered(base), "fp32", full=method.kind == "full", seed=0, twice=True)

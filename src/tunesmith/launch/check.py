@@ -13,7 +13,7 @@ from tunesmith.core.settings import ExecSettings, TrainSettings
 from tunesmith.core.stage import EngineName, Exec
 
 SHARDED = ("fsdp2", "zero2", "zero3")
-ELEMENTWISE = {"fsdp2": ("adamw", "lion", "schedule_free"), "zero2": ("adamw", "lion"), "zero3": ("adamw", "lion")}
+ELEMENTWISE = {"fsdp2": ("adamw", "lion", "schedule_free"), "zero2": ("adamw",), "zero3": ("adamw",)}
 
 
 def engine(said: ExecSettings) -> EngineName:
@@ -91,6 +91,8 @@ def _method(chosen: EngineName, train: TrainSettings) -> list[Problem]:
         refuse("train.optimizer", f"{train.optimizer} looks at whole matrices or packed numbers, which are split")
     if train.method.kind == "qlora":
         refuse("train.method.kind", "quantized weights cannot be split")
+    if train.weights == "bf16":
+        refuse("train.weights", "fp32 copies of bf16 weights are not split")
     if chosen != "fsdp2" and train.averaging != "none":
         refuse("train.averaging", "means of weights are not kept")
     if chosen != "fsdp2" and train.on_spike == "skip":

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from tunesmith.train import state
 from tunesmith.train.optimizers.catalog import AnyOptimizer, judged
+from tunesmith.train.parallel.world import ALONE, World
 
 Averaging = Literal["none", "ema", "last"]
 
@@ -34,8 +35,10 @@ class Average:
         folder: Path,
         decay: float,
         last: int,
+        world: World = ALONE,
     ):
         self._kind, self._parameters, self._optimizer = kind, parameters, optimizer
+        self._world = world
         self._folder, self._decay, self.last = folder, decay, last if kind == "last" else 0
         self._mean: dict[str, Tensor] = {}
         if kind == "ema":
@@ -53,14 +56,15 @@ class Average:
     def restore(self, saved: Mapping[str, Tensor]) -> None:
         for name, mean in self._mean.items():
             if name in saved:
-                mean.copy_(saved[name])
+                mean.copy_(self._world.like(saved[name], self._parameters[name]))
 
     @contextmanager
     def judged(self, validated: tuple[int, ...]) -> Iterator[None]:
         """The weights to judge are in the model inside, the trained ones again afterwards, to the bit.
         `validated` are the steps of validations, the present one last; its weights are kept first."""
         if self.last:
-            state.keep(self._folder, validated[-1], self._parameters)
+            state.keep(self._folder, validated[-1], self._parameters, self._world)
+            self._world.wait()
         chosen = self._chosen(validated)
         trained = {n: self._parameters[n].detach().clone() for n in chosen}
         self._put(chosen)
@@ -79,4 +83,4 @@ class Average:
     def _put(self, tensors: Mapping[str, Tensor]) -> None:
         with torch.no_grad():
             for name, tensor in tensors.items():
-                self._parameters[name].copy_(tensor)
+                self._parameters[name].copy_(self._world.like(tensor, self._parameters[name]))

@@ -74,13 +74,15 @@ def choose_forward(
     kernels: Kernels = "none",
     compiled: bool = False,
     offload: bool = False,
+    plain_because: str = "",
 ) -> Forward:
     """The flat path if it can be used and gives the plain one's logits on the shortest of `documents`.
 
     `full`: all weights are trained, in fp32, so bf16 means autocast. `smoothing` of labels, in training steps
     alone; `neftune_alpha`: of its noise; `twice`: layers are computed twice to save memory;
     `packing`: the packed path in place of the plain one, where it gives the plain one's logits. `attention`, `kernels`,
-    `compiled`: as in train/kernels.py, where they give the logits of before; `offload`: activations wait on the CPU.
+    `compiled`: as in train/kernels.py, where they give the logits of before; `offload`: activations wait on the CPU;
+    `plain_because`: the plain path for this reason, unpacked.
     Raises InputError for an attention or kernels asked for by name that cannot be had, or differ.
     """
     refuse_long(model, max(len(d.ids) for d in documents))
@@ -90,7 +92,10 @@ def choose_forward(
     if neftune_alpha:
         plain.add_noise(neftune_alpha)
         plain.why = NEFTUNE  # it belongs to an example, and the shared prefix belongs to many
+    if plain_because:
+        plain.call_the_head()
     asked = {
+        plain_because: bool(plain_because),
         "gradient checkpointing": twice,
         f"exec.attention: {attention}": attention != "auto",
         "exec.compile": compiled,
@@ -104,7 +109,7 @@ def choose_forward(
         if twice:
             plain.checkpoint_layers(selective=twice == "selective")
         plain.offload = offload
-        return PackedForward.instead_of(plain, probe, seed=seed) if packing else plain
+        return PackedForward.instead_of(plain, probe, seed=seed) if packing and not plain_because else plain
     flat = FlatForward(model, precision, smoothing=smoothing)
     with torch.no_grad(), _moved_adapters(model, seed):
         off = _difference(flat.logits(probe), plain.logits(probe), precision)
@@ -202,6 +207,14 @@ class PlainForward:
     def noisy(self) -> bool:
         """Whether something is drawn for each document, so that it needs a row of its own."""
         return bool(self.why == NEFTUNE) or any(isinstance(m, KeyedDropout) for m in self.model.modules())
+
+    def call_the_head(self) -> None:
+        """Logits come from the model's own forward alone: the head's weights are whole only inside it."""
+        self._head_is_last = False
+
+    def run_through(self, model: Any) -> None:
+        """Call this in place of the model, which it wraps."""
+        self.model = model
 
     def add_noise(self, alpha: float) -> None:
         neftune.add_noise(self.model, alpha, self._noise)

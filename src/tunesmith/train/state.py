@@ -3,14 +3,18 @@
 Files in work.state: `best-<step>.safetensors`, the weights of the best validation, `kept-<step>.safetensors`, those
 of the last few where a mean of them is wanted, and `training.safetensors`, everything else, which names the others. Each is written beside its place, synced
 and renamed, the best first: whenever the process dies, the previous state or the new one is whole.
+Where weights are split among ranks, each writes its own into the folder `parts-<step>-<n>` (parallel/parts.py), and
+`training.safetensors`, written last, names it: any number of ranks goes on from there.
 The order of rows and the learning rate are functions of the step, so they need no memory.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,7 +27,8 @@ from torch import Tensor, nn
 
 from tunesmith.core.canonical import sync_folder
 from tunesmith.core.errors import StorageError
-from tunesmith.train.optimizers.catalog import AnyOptimizer, memory, restore
+from tunesmith.train.optimizers.catalog import AnyOptimizer
+from tunesmith.train.parallel.world import ALONE, World
 
 FILE = "training.safetensors"
 
@@ -108,17 +113,30 @@ def save(
     optimizer: AnyOptimizer,
     more: Mapping[str, Tensor] | None = None,
     kept: int = 0,
+    world: World = ALONE,
 ) -> None:
     """`more`: further tensors of the recipe by name, which `resume_more` gives back. `kept`: of how many last
     validations the weights stay on disk."""
-    tensors = {f"weight.{n}": p.detach() for n, p in parameters.items()}
-    remembered, values = memory(optimizer, parameters)
-    tensors |= {f"memory.{n}": t for n, t in remembered.items()}
-    tensors |= {f"more.{n}": t for n, t in (more or {}).items()}
-    tensors["rng"] = torch.get_rng_state()
+    tensors, values = world.remembered(optimizer, parameters)
+    more = {f"more.{n}": t for n, t in world.whole(more or {}).items()}
+    facts = {"position": json.dumps(asdict(position)), "memory": values}
+    names = (folder / f"parts-{position.step}-{n}" for n in itertools.count())
+    parts = next(p for p in names if not p.exists())  # one that a kill left behind is never written into
+    world.wait()  # all have the same name for it before one makes it
+    tensors = world.write_parts(parts, tensors)
+    world.wait()
+    if not world.writes:
+        return
+    if parts.exists():
+        facts["parts"] = parts.name
+        sync_folder(folder)
+    tensors = {**tensors, **more, "rng": torch.get_rng_state()}
     if torch.cuda.is_available():
         tensors["rng_cuda"] = torch.cuda.get_rng_state()
-    _write(folder / FILE, tensors, {"position": json.dumps(asdict(position)), "memory": values})
+    _write(folder / FILE, tensors, facts)
+    for old in folder.glob("parts-*"):
+        if old != parts:
+            shutil.rmtree(old)
     wanted = {f"best-{position.best_step}.safetensors"}
     wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[max(0, len(position.judgments) - kept) :]}
     for old in (*folder.glob("best-*.safetensors"), *folder.glob("kept-*.safetensors")):
@@ -126,9 +144,9 @@ def save(
             old.unlink()
 
 
-def keep(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+def keep(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], world: World = ALONE) -> None:
     """The weights of a validation, for `mean_of_kept`. Call before the `save` whose position judges it."""
-    _write(folder / f"kept-{step}.safetensors", {n: p.detach() for n, p in parameters.items()}, {})
+    _write_weights(folder / f"kept-{step}.safetensors", parameters, world)
 
 
 def mean_of_kept(folder: Path, steps: Sequence[int]) -> dict[str, Tensor]:
@@ -140,13 +158,13 @@ def mean_of_kept(folder: Path, steps: Sequence[int]) -> dict[str, Tensor]:
     return {n: (t / len(steps)).float() for n, t in total.items()}
 
 
-def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], world: World = ALONE) -> None:
     """Call before the `save` whose position names it."""
-    _write(folder / f"best-{step}.safetensors", {n: p.detach() for n, p in parameters.items()}, {})
+    _write_weights(folder / f"best-{step}.safetensors", parameters, world)
 
 
 def load_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put the best weights back."""
+    """Put the best weights back, into weights that are whole."""
     _fill(parameters, _read(folder / f"best-{step}.safetensors"), prefix="")
 
 
@@ -155,22 +173,27 @@ def resume(
     spec_id: str,
     parameters: Mapping[str, nn.Parameter],
     optimizer: AnyOptimizer,
+    world: World = ALONE,
 ) -> Position:
     """Weights, the optimizer's memory and random state as saved, or the start. Raises StorageError for state
     that is damaged or of another spec."""
     for torn in folder.glob("*.tmp"):
-        torn.unlink()
+        torn.unlink(missing_ok=True)
+    world.share(folder)
     path = folder / FILE
     if not path.exists():
         return Position(spec_id=spec_id)
     saved = _read(path)
     with safe_open(path, "pt") as f:
         facts = f.metadata()
+    if "parts" in facts:
+        from tunesmith.train.parallel import parts  # late: one process that was always alone needs none of it
+
+        saved |= parts.read(folder / facts["parts"], parameters)
     position = msgspec.json.decode(facts["position"], type=Position)
     if position.spec_id != spec_id or any(f"weight.{n}" not in saved for n in parameters):
         raise StorageError("is of another training", where=str(path), fix=f"remove {folder} to start anew")
-    _fill(parameters, saved, prefix="weight.")
-    restore(optimizer, parameters, _under(saved, "memory."), facts["memory"])
+    world.recall(optimizer, parameters, saved, facts["memory"])
     torch.set_rng_state(saved["rng"])
     if torch.cuda.is_available() and "rng_cuda" in saved:
         torch.cuda.set_rng_state(saved["rng_cuda"])
@@ -180,6 +203,12 @@ def resume(
 def resume_more(folder: Path) -> dict[str, Tensor]:
     """The `more` of the last `save`; empty on a fresh run."""
     return _under(_read(folder / FILE), "more.") if (folder / FILE).exists() else {}
+
+
+def _write_weights(path: Path, parameters: Mapping[str, nn.Parameter], world: World) -> None:
+    whole = world.whole({n: p.detach() for n, p in parameters.items()})
+    if world.writes:
+        _write(path, whole, {})
 
 
 def _under(saved: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

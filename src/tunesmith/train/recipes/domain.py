@@ -28,7 +28,7 @@ from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
-from tunesmith.train import optim, state
+from tunesmith.train import optim, parallel, state
 from tunesmith.train.batches import read_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.cost import machine
@@ -38,6 +38,7 @@ from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
 from tunesmith.train.packing import TokenSchedule
+from tunesmith.train.parallel import ALONE, World
 from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
 from tunesmith.train.validate import chosen_rows, validation_steps
@@ -47,6 +48,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
+    world = parallel.join(work.exec)
     refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
     renderer = Renderer.load(inputs.base, system="")
     texts = Texts(spec, inputs, renderer)
@@ -59,29 +61,30 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=texts.has_general)
 
     work.progress(0, steps, "load")
-    model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec)
+    model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec, world)
 
     def validate(at: state.Position) -> state.Position:
-        at = validated(work, at, spec.metric, model, forward, validation, forgetting, steps)
+        at = validated(work, at, spec.metric, model, forward, validation, forgetting, steps, world)
         if at.best_step == at.step:
-            state.save_best(work.state, at.step, parameters)
+            state.save_best(work.state, at.step, parameters, world)
         return at
 
-    at = state.resume(work.state, content_id(spec), parameters, optimizer)
+    at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
     begun = at.best is not None  # step 0, the untrained model, is the first candidate
     work.keep_log_until(lambda line: begun and line["step"] <= at.step)
     if forgetting is not None:
         forgetting.resume(at.step if begun else -1)
     if not begun:
         at = validate(at)
-        state.save(work.state, at, parameters, optimizer)
+        state.save(work.state, at, parameters, optimizer, world=world)
     saved_at = time.monotonic()
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = schedule.batch(at.step) + texts.replayed(spec, forgetting, schedule.tokens, at.step)
         batch = [texts.documents[i] for i in chosen]
-        loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
-        norm = optim.clip(parameters.values(), spec.max_grad_norm)
+        learn = partial(accumulate, forward, batch, at.step, world=world)
+        loss, at = fitted(work, at, batch, parameters, optimizer, learn, world)
+        norm = world.clip(parameters, spec.max_grad_norm)
         optim.refuse_non_finite(at.step, loss, norm, [texts.where(i) for i in chosen])
         lr = rate_at(spec, at.step, steps)
         optim.apply(optimizer, lr=lr)
@@ -93,30 +96,42 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / seconds, best=at.best)
         if at.step in validate_after:
             at = validate(at)
-        if at.step in validate_after or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
-            state.save(work.state, at, parameters, optimizer)
+        if world.due(work.stop, at.step in validate_after or time.monotonic() - saved_at >= work.exec.save_every_s):
+            state.save(work.state, at, parameters, optimizer, world=world)
             saved_at = time.monotonic()
             work.stop_if_asked()
 
-    state.load_best(work.state, at.best_step, parameters)
-    trained = sum(p.numel() for p in parameters.values())
+    trained = world.count(parameters)
     work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights=trained))
+    work.summarize(**world.facts())
     folder = work.scratch / "checkpoint"
-    write_checkpoint(folder, cast(Any, spec), inputs.base, model, renderer, at, steps)  # method, base, metric
+    if world.writes:
+        if world.splits:  # what was split is put together again: the same model anew, with the best weights
+            model, parameters = at_start(spec, inputs.base, texts.documents)
+        state.load_best(work.state, at.best_step, parameters)
+        write_checkpoint(folder, cast(Any, spec), inputs.base, model, renderer, at, steps)  # method, base, metric
     return DomainOutputs(checkpoint=folder)
 
 
+def at_start(
+    spec: DomainSpec, base: Path, documents: Sequence[Document], world: World = ALONE, *, device: Any = "cpu"
+) -> tuple[Any, dict[str, nn.Parameter]]:
+    """(model, trained weights), split among the ranks of `world`."""
+    bare = load_base(base, dtype="fp32" if spec.method.kind == "full" else spec.precision)
+    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
+    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
+    world.shard(model)
+    return model, methods.trainable_parameters(model)
+
+
 def prepared(
-    spec: DomainSpec, base: Path, documents: Sequence[Document], exec: Exec
+    spec: DomainSpec, base: Path, documents: Sequence[Document], exec: Exec, world: World = ALONE
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
     device = device_of(exec.device)
     refuse_precision(device, spec.precision)
     full = spec.method.kind == "full"
-    bare = load_base(base, dtype="fp32" if full else spec.precision)
-    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
-    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
-    parameters = methods.trainable_parameters(model)
+    model, parameters = at_start(spec, base, documents, world, device=device)
     own = [(n, g["lr_ratio"]) for g in methods.parameter_groups(model, spec.method) for n in g["names"]]
     sum_gradients_in_fp32(parameters)
     made = partial(
@@ -141,8 +156,9 @@ def prepared(
         kernels=exec.kernels,
         compiled=exec.compile,
         offload=exec.activation_offload,
+        plain_because=world.splits,
     )
-    return model, parameters, optimizer, forward
+    return model, parameters, world.bind(model, optimizer, forward, spec.max_grad_norm), forward
 
 
 def rate_at(spec: DomainSpec, step: int, steps: int) -> float:
@@ -159,6 +175,7 @@ def validated(
     validation: Validation,
     forgetting: Forgetting | None,
     steps: int,
+    world: World,
 ) -> state.Position:
     """Score the held-out texts and the general data side by side, and log both."""
     work.progress(at.step, steps, "validate", best=at.best)
@@ -166,6 +183,7 @@ def validated(
     outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
     if forgetting is not None:
         outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
+    outcome = world.same(outcome)
     work.log(step=at.step, **outcome)
     return after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
 

@@ -19,12 +19,12 @@ from torch import nn
 from tunesmith.core.canonical import content_id
 from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.device import device_of, facts, refuse_precision
-from tunesmith.model.flat_layout import Document, shared_prefix
+from tunesmith.model.flat_layout import Document
 from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
-from tunesmith.train import optim, state
+from tunesmith.train import optim, parallel, state
 from tunesmith.train.averages import Average
-from tunesmith.train.batches import last_turn_only, read_rows, render_rows, split
+from tunesmith.train.batches import last_turn_only, read_rows, render_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import ends_early, kept_sentence, watch
@@ -33,6 +33,7 @@ from tunesmith.train.guard import WINDOW, is_spike
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
+from tunesmith.train.parallel import ALONE, World
 from tunesmith.train.pool import Pool, general_documents
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import base_with, carry_start, check_start
@@ -45,6 +46,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
+    world = parallel.join(work.exec)
     renderer = Renderer.load(inputs.base, system=spec.system)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
@@ -55,8 +57,10 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
 
     work.progress(0, steps, "load")
     forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=pool.has_general)
-    model, parameters, optimizer, forward = prepared(spec, inputs.base, pool.documents, work.exec, start=inputs.start)
-    average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last)
+    model, parameters, optimizer, forward = prepared(
+        spec, inputs.base, pool.documents, work.exec, start=inputs.start, world=world
+    )
+    average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last, world)
     validation = Validation(spec, inputs.dataset, renderer)
 
     def judged(at: state.Position) -> state.Position:
@@ -64,19 +68,20 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         work.progress(at.step, steps, "validate", best=at.best)
         with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
             judge = partial(validation.run, model, forward)
-            outcome, at = fitted(work, at, validation.documents, parameters, optimizer, judge)
+            outcome, at = fitted(work, at, validation.documents, parameters, optimizer, judge, world)
             if forgetting is not None:
                 tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
                 outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
+            outcome = world.same(outcome)
             allowed = forgetting is None or forgetting.within(at.step)
             better = validation.higher_is_better
             at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
             if at.best_step == at.step:
-                state.save_best(work.state, at.step, parameters)
+                state.save_best(work.state, at.step, parameters, world)
         work.log(step=at.step, **outcome)
         return at
 
-    at = state.resume(work.state, content_id(spec), parameters, optimizer)
+    at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
     average.restore(state.resume_more(work.state))
     begun = at.best_loss is not None or forgetting is None
     work.keep_log_until(lambda line: begun and line["step"] <= at.step)
@@ -84,14 +89,15 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         forgetting.resume(at.step if begun else -1)
     if not begun:  # what training gains and forgets is held against step 0, which is a candidate itself
         at = judged(at)
-        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last)
+        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world)
     saved_at = time.monotonic()
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = at.remaining(schedule.batch(at.step) + pool.replayed(forgetting, spec.replay_share, taken, at.step))
         batch = [pool.documents[i] for i in chosen]
-        loss, at = fitted(work, at, batch, parameters, optimizer, partial(accumulate, forward, batch, at.step))
-        norm = optim.clip(parameters.values(), spec.max_grad_norm)
+        learn = partial(accumulate, forward, batch, at.step, world=world)
+        loss, at = fitted(work, at, batch, parameters, optimizer, learn, world)
+        norm = world.clip(parameters, spec.max_grad_norm)
         places = [pool.places[i] for i in chosen]
         if is_spike(at, loss, norm, places, on_spike=spec.on_spike, spike_z=spec.spike_z):
             optimizer.zero_grad(set_to_none=True)
@@ -108,21 +114,25 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / at.seconds, best=at.best)
         if at.step in validations:
             at = judged(at)
-        if at.step in validations or work.stop.is_set() or time.monotonic() - saved_at >= work.exec.save_every_s:
-            state.save(work.state, at, parameters, optimizer, average.tensors(), average.last)
+        if world.due(work.stop, at.step in validations or time.monotonic() - saved_at >= work.exec.save_every_s):
+            state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world)
             saved_at = time.monotonic()
             work.stop_if_asked()
 
-    state.load_best(work.state, at.best_step, parameters)
-    trained_weights = sum(p.numel() for p in parameters.values())
+    trained_weights = world.count(parameters)
     early = ends_early(spec.patience, at.waited, forgetting) if at.step < steps else ""
     facts = forgetting.facts(at.best_step) if forgetting is not None else None
     work.summarize(**_summary(spec, at, forward, early, facts, rows=pool.own, trained_weights=trained_weights))
     if spec.mixture:
         work.summarize(mixture=pool.mixture(spec.mixture).facts())
+    work.summarize(**world.facts())
     folder = work.scratch / "checkpoint"
-    write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, pool.places)
-    carry_start(inputs.start, folder)
+    if world.writes:
+        if world.splits:  # what was split is put together again: the same model anew, with the best weights
+            model, parameters = at_start(spec, inputs.base, pool.documents, start=inputs.start)
+        state.load_best(work.state, at.best_step, parameters)
+        write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, pool.places)
+        carry_start(inputs.start, folder)
     return SftOutputs(checkpoint=folder)
 
 
@@ -140,17 +150,37 @@ def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
     )
 
 
+def at_start(
+    spec: SftSpec,
+    base: Path,
+    documents: Sequence[Document],
+    start: Path | None,
+    world: World = ALONE,
+    *,
+    device: Any = "cpu",
+) -> tuple[Any, dict[str, nn.Parameter]]:
+    """(model, trained weights), split among the ranks of `world`."""
+    dtype = "fp32" if spec.method.kind == "full" else spec.precision
+    bare, texts = base_with(base, start, dtype=dtype), [d.ids for d in documents]
+    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
+    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
+    world.shard(model)
+    return model, methods.trainable_parameters(model)
+
+
 def prepared(
-    spec: SftSpec, base: Path, documents: Sequence[Document], exec: Exec, start: Path | None = None
+    spec: SftSpec,
+    base: Path,
+    documents: Sequence[Document],
+    exec: Exec,
+    start: Path | None = None,
+    world: World = ALONE,
 ) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
     """(model, trained weights, optimizer, forward) at their start."""
     device = device_of(exec.device)
     refuse_precision(device, spec.precision)
     full = spec.method.kind == "full"
-    bare, texts = base_with(base, start, dtype="fp32" if full else spec.precision), [d.ids for d in documents]
-    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
-    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
-    parameters = methods.trainable_parameters(model)
+    model, parameters = at_start(spec, base, documents, start, world, device=device)
     groups = methods.parameter_groups(model, spec.method)
     own = [(name, g["lr_ratio"]) for g in groups if g["lr_ratio"] != 1.0 for name in g["names"]]
     sum_gradients_in_fp32(parameters)
@@ -178,8 +208,9 @@ def prepared(
         kernels=exec.kernels,
         compiled=exec.compile,
         offload=exec.activation_offload,
+        plain_because=world.splits,
     )
-    return model, parameters, optimizer, forward
+    return model, parameters, world.bind(model, optimizer, forward, spec.max_grad_norm), forward
 
 
 def rate_at(spec: SftSpec, step: int, steps: int) -> float:
@@ -187,7 +218,9 @@ def rate_at(spec: SftSpec, step: int, steps: int) -> float:
     return optim.rate(step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay)
 
 
-def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int) -> float:
+def accumulate(
+    forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int, world: World = ALONE
+) -> float:
     """Gradients of the batch's mean loss per supervised token, added up over micro-batches; returns the loss.
 
     Each micro-batch's sum is divided by the whole batch's tokens: averaging averages would give a short
@@ -196,13 +229,13 @@ def accumulate(forward: Forward, batch: Sequence[Document], step: int, micro_bat
     if not batch:  # all its rows were left out
         return 0.0
     supervised = sum(d.supervised for d in batch)  # tokens, by the rows' weights
-    shared = shared_prefix(batch) if forward.shares_prefix else 0
     loss = 0.0
-    for micro in split(batch, micro_batch_tokens, shared=shared):
+    micros = world.micros(batch, micro_batch_tokens, shares_prefix=forward.shares_prefix)
+    for n, micro in enumerate(micros, 1):
         share = forward.nll_sum(micro, step=step) / supervised
-        share.backward()
+        world.backward(share, last=n == len(micros))
         loss += share.item()
-    return loss
+    return world.sum(loss)
 
 
 def fitted(
@@ -212,9 +245,12 @@ def fitted(
     parameters: Mapping[str, nn.Parameter],
     optimizer: Optimizer,
     run: Callable[[int], T],
+    world: World = ALONE,
 ) -> tuple[T, state.Position]:
     """What `run` gives at the largest micro-batch that memory holds, and the position that remembers that size."""
-    tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+    tokens = min(at.micro_batch_tokens or work.exec.micro_batch_tokens, work.exec.micro_batch_tokens)
+    if world.size > 1:  # one rank cannot try again alone: it fails, and all are started anew (launch/perform.py)
+        return run(tokens), at
     longest = max((len(d.ids) for d in documents), default=0)
     found, fitting = within_memory(
         run, micro_batch_tokens=tokens, longest=longest, parameters=parameters, optimizer=optimizer

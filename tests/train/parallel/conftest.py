@@ -1,0 +1,1 @@
+from tests.train.conftest import dataset, sharp_llama  # noqa: F401
