@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_the_saved_checkpoint_is_the_mean_of_the_last_kept_ones(
     seen: dict[int, dict[str, torch.Tensor]] = {}
     real = state.keep
 
-    def keep(folder: Path, step: int, parameters: dict) -> None:
+    def keep(folder: Path, step: int, parameters: dict, *world: Any) -> None:
         real(folder, step, parameters)
         seen[step] = load_file(folder / f"kept-{step}.safetensors")
 
