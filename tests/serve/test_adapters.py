@@ -37,7 +37,7 @@ SHORT = "Answer with one label only."
 TASKS: dict[str, dict[str, Any]] = {
     "tickets": {"kind": "classify", "labels": LABELS},
     "news": {"kind": "classify", "labels": OTHER_LABELS, "system": SHORT},
-    "summaries": {"kind": "summarize", "system": "You are an expert.", "generation": (8, 0.0)},
+    "summaries": {"kind": "summarize", "system": "You are an expert.", "generation": (12, 0.0)},
     "chat": {"kind": "chat", "system": "", "generation": (8, 0.0)},
 }
 METHODS: dict[str, list[MethodSpec]] = {
