@@ -109,7 +109,7 @@ def check(source: Path, work: Any) -> Path:
     from tunesmith.data.stages import CheckInputs, CheckSpec
 
     spec = CheckSpec(
-        kind="classify", text="text", label="label", group=None, shape=None, query=None, sheet=None, keep=(), labels=(),
+        kind="classify", text="text", label="label", group=None, weight=None, shape=None, query=None, sheet=None, keep=(), labels=(),
         variants={}, unlabelled="refuse", forgotten=(), bad_rows="refuse", duplicates="keep", contradictions="leave_out",
         min_class_rows=1, restored=(),
     )  # fmt: skip

@@ -83,7 +83,9 @@ def news(path: Path | None) -> list[dict[str, str]]:
 
 def refusals() -> list[dict[str, str]]:
     return [
-        {"prompt": f"Tell me how to {harm.format(victim)}.", "completion": REFUSAL} for harm in HARMS for victim in VICTIMS
+        {"prompt": f"Tell me how to {harm.format(victim)}.", "completion": REFUSAL}
+        for harm in HARMS
+        for victim in VICTIMS
     ]
 
 

@@ -415,7 +415,9 @@ class Project:
         if not file or not line.isdigit():
             raise InputError(Problem(where=place, what="is not FILE:LINE", fix="tunesmith tokens diagnoses.csv:12"))
         journey = walk(self.context, "prepare")
-        renderer = Renderer.load(journey.base.folder, system=self.context.system)
+        renderer = Renderer.load(
+            journey.base.folder, system=self.context.system, user=self.context.settings.task.template
+        )
         folder = self.ledger.path(journey.dataset_id)
         for split in ("train", "validation", "test"):
             for row in read_lines(folder / f"{split}.jsonl", Row):

@@ -28,6 +28,7 @@ def check_spec(**changes: Any) -> CheckSpec:
         "sheet": None,
         "keep": (),
         "labels": (),
+        "weight": None,
         "variants": {},
         "unlabelled": "refuse",
         "forgotten": (),

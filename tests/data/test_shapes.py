@@ -86,7 +86,7 @@ BAD_CHATS: list[tuple[str, Any, str]] = [
     ("turn_keys", chat(("user", "a"), ("assistant", "b"), name="Ann"), "messages[0].name: is not known"),
     ("weight", chat(("user", "a"), weight=1), "messages[0].weight: is 1 on a turn of user"),
     ("weight", {"messages": [TURNS[0], {**TURNS[1], "weight": 0}]}, "messages[1].weight: is 0 on the last turn"),
-    ("weight", {"messages": [TURNS[0], {**TURNS[1], "weight": 0.5}]}, "messages[1].weight: is 0.5 on a turn of"),
+    ("weight", {"messages": [TURNS[0], {**TURNS[1], "weight": -0.5}]}, "messages[1].weight: is -0.5 on a turn of"),
     ("weight", {"messages": [TURNS[0], {**TURNS[1], "weight": True}]}, "messages[1].weight: is True on a turn of"),
     ("tool_calls", {"messages": [TURNS[0], {"role": "assistant", "tool_calls": [{}]}]}, "messages[1].tool_calls[0]: is no call of a"),
     ("turns", chat(("user", "a"), ("tool", "b"), ("assistant", "c")), "messages[1].role: is 'tool' after 'user'"),

@@ -20,7 +20,7 @@ NAME = "Zoë Quickly-Canary"
 ROW = "My cockatoo plays the bassoon every single night so what can I do?"  # the row that is asked for by its id
 CANARIES = ("quickly-canary", "cockatoo", "canary@birds")
 SPEC = CheckSpec(
-    kind="classify", text="text", label="label", group=None, shape=None, query=None, sheet=None, keep=(),
+    kind="classify", text="text", label="label", group=None, weight=None, shape=None, query=None, sheet=None, keep=(),
     labels=(), variants={}, unlabelled="refuse", forgotten=(), bad_rows="leave_out", duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
 )  # fmt: skip
 

@@ -82,7 +82,9 @@ def test_the_order_of_files_changes_nothing() -> None:
 
 def pool_of(rows: list[Row], general: list[Row], seed: int) -> Pool:
     documents = [Document(ids=(1, 2), trained=(False, True), key=r.id) for r in (*rows, *general)]
-    return Pool(rows, documents[: len(rows)], list(zip(general, documents[len(rows) :], strict=True)), seed=seed)
+    return Pool(
+        rows, [[d] for d in documents[: len(rows)]], list(zip(general, documents[len(rows) :], strict=True)), seed=seed
+    )
 
 
 def test_rows_in_steps_are_those_of_a_plain_schedule_where_nothing_is_mixed() -> None:

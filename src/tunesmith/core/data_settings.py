@@ -212,6 +212,9 @@ class DataSettings(Section):
     shape: str | None = Field(default=None, description="how a record is read; written by init, never guessed again")
     query: str | None = Field(default=None, description="SQL over the files, in place of whole tables")
     sheet: str | None = Field(default=None, description="which sheet of a spreadsheet with several")
+    weight: str | None = Field(
+        default=None, description="column with how much a row counts in the loss; default: all count 1"
+    )
     keep: list[str] = Field(default=[], description="further columns that rows keep")
     bad_rows: Literal["refuse", "leave_out"] = Field(
         default="refuse", description="rows that cannot be read or lack a value"

@@ -73,7 +73,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     content: str
     tool_calls: tuple[ToolCall, ...] = ()  # of an assistant turn
     tool_call_id: str = ""  # of a tool turn: which call it answers
-    weight: float = 1.0  # of an assistant turn: 0 is context that is not trained
+    weight: float = 1.0  # of an assistant turn in the loss: 0 is context that is not trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,7 @@ from tunesmith.core.setting_errors import KeyPath, dotted, node_at
 from tunesmith.core.settings import Settings
 from tunesmith.core.sources import expand, is_several
 from tunesmith.core.strict_yaml import Node
+from tunesmith.core.wording import problem_of
 
 COLUMNAR = (".csv", ".tsv", ".tab")
 NEEDS_COLUMNS = {"classify": ("text", "label"), "extract": ("text", "label"), "summarize": ("text", "label"),
@@ -39,6 +40,7 @@ def check(settings: Settings, tree: Node, folder: Path, wrong: set[KeyPath]) -> 
         *_goals(project),
         *_general(project),
         *_matrix(project),
+        *_wordings(project),
     ]
 
 
@@ -255,3 +257,27 @@ def _matrix(project: _Checked) -> Iterator[Problem]:
         elif goal_words.METRIC_NAMES[said.metric].of_one_class:
             what = f"{said.metric} is of one class, and a matrix compares the whole"
             yield project.problem((*path, "metric"), what, "name another metric")
+
+
+def _wordings(project: _Checked) -> Iterator[Problem]:
+    """Templates name fields that there are; the one that serves may only name the text."""
+    task, train = project.settings.task, project.settings.train
+    if not project.sound(("task", "kind"), ("task", "template"), ("train", "templates"), ("train", "systems")):
+        return
+    names = {"text", *project.settings.data.keep}
+    given: list[tuple[KeyPath, str, set[str]]] = [(("task", "template"), task.template, {"text"})]
+    given += [(("train", "templates", name), said, names) for name, said in train.templates.items()]
+    for path, said, fields in given:
+        if why := problem_of(said, fields):
+            fix = "name columns that data.keep keeps" if path[0] == "train" else "a request has no field but {text}"
+            yield project.problem(path, f"{dotted(path)}: {why}", fix)
+    for path, value in ((("train", "templates"), train.templates), (("train", "systems"), train.systems)):
+        if value and task.kind == "domain":
+            yield project.problem(
+                path, f"{dotted(path)} means nothing for a domain task: texts are no turns", "remove it"
+            )
+    for name, said in train.systems.items():
+        if not said.strip():
+            yield project.problem(
+                ("train", "systems", name), f"train.systems.{name} is empty", "write it, or remove it"
+            )

@@ -26,6 +26,9 @@ class TaskSettings(Section):
     )
     tone: str = Field(default="", description="how the answers sound; feeds the default system prompt and the card")
     system: str | None = Field(default=None, description="a system prompt of your own in place of the default")
+    template: str = Field(
+        default="{text}", description="how a user's turn is worded for the tuned model, in training and when it serves"
+    )
     labels: list[str] = Field(default=[], description="the classes; empty: those seen in the data")
 
 
@@ -125,6 +128,13 @@ class TrainSettings(Section):
     )
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="validations without gain before stopping; default: never"
+    )
+    templates: dict[str, str] = Field(
+        default={},
+        description="further wordings by name, drawn beside task.template; {text} and columns of data.keep stand in them",
+    )
+    systems: dict[str, str] = Field(
+        default={}, description="further system prompts by name, drawn beside the one that serves"
     )
     turns: Literal["all", "last"] = Field(
         default="all", description="of the assistant in a conversation: those that are trained"

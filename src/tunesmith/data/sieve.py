@@ -153,6 +153,7 @@ class Sieve:
             rejected=parts.rejected,
             tools=parts.tools,
             fields=parts.fields,
+            weight=parts.weight,
             origin=source.origin(record.fields),
         )
         return row, ask, fault

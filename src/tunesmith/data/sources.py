@@ -155,6 +155,8 @@ def _find_shape(spec: CheckSpec, source: Source) -> Shape | list[Problem]:
         found = detect_shape(spec.kind, first, spec.group, source.name, is_table=is_table, keep=spec.keep)
     if isinstance(found, Problem):
         return [found]
+    if not source.made:
+        found = replace(found, weight=spec.weight)
     return missing_columns(found, (key for keys in first for key in keys), source.name) or found
 
 

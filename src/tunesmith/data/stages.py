@@ -24,6 +24,7 @@ class CheckSpec:
     text: str | None  # column with the input; None: the shape is detected from the first rows
     label: str | None  # column with the answer
     group: str | None  # column whose values must not straddle a split
+    weight: str | None  # column with how much a row counts in the loss; None: every row counts 1
     shape: str | None  # a name in data/shapes, stated by the project; None: found from the first rows
     query: str | None  # one SELECT over the source files, instead of reading them whole
     sheet: str | None  # of spreadsheets with several

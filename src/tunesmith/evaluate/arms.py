@@ -139,6 +139,7 @@ def language_model(
     """The base model, bare or with examples, or the tuned one: the same calls, so that arms differ in nothing else."""
     import torch
 
+    from tunesmith.core.wording import PLAIN
     from tunesmith.model.answer import LanguageModel
     from tunesmith.model.device import device_of, refuse_precision
     from tunesmith.model.load import load_base, load_tuned
@@ -148,10 +149,10 @@ def language_model(
         torch.set_num_threads(work.exec.threads)
     base, checkpoint = inputs.base, inputs.checkpoint if spec.arm == "tuned" else None
     assert base is not None  # refuse_misfit
-    renderer = Renderer.load(base, system=spec.system)
+    receipt = {} if checkpoint is None else read_json(checkpoint / "renderer.json", dict[str, Any])
+    renderer = Renderer.load(base, system=spec.system, user=receipt.get("user", PLAIN))
     if checkpoint is not None:
-        receipt = checkpoint / "renderer.json"
-        renderer.check(read_json(receipt, dict[str, Any]), where=str(receipt))
+        renderer.check(receipt, where=str(checkpoint / "renderer.json"))
     labels, batch_tokens = dataset["labels"], work.exec.micro_batch_tokens
     if spec.kind == "domain":
         return predictor(spec, base, checkpoint, renderer, work)

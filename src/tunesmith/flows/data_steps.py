@@ -140,6 +140,7 @@ def check_step(j: Journey) -> Built:
         text=task.text,
         label=task.label,
         group=task.group,
+        weight=data.weight,
         shape=data.shape,
         query=data.query,
         sheet=data.sheet,
@@ -384,7 +385,7 @@ def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
         files = expand(j.context.root, j.context.settings.train.general).files
         source = _stored(j.context, files, "train.general")
         spec = CheckSpec(
-            kind="domain", text=None, label=None, group=None, shape=GENERAL, query=None, sheet=None, keep=(), labels=(),
+            kind="domain", text=None, label=None, group=None, weight=None, shape=GENERAL, query=None, sheet=None, keep=(), labels=(),
             variants={}, unlabelled="refuse", forgotten=tombstones(j.context.ledger), bad_rows="refuse",
             duplicates="leave_out", contradictions="leave_out", min_class_rows=1, restored=(),
         )  # fmt: skip

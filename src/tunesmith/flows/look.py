@@ -219,7 +219,7 @@ class _Seen:
     def _check_spec(self) -> CheckSpec:
         m = self.meaning
         return CheckSpec(
-            kind=m.kind, text=m.text, label=m.label, group=m.group, shape=m.shape, query=None, sheet=None, keep=(),
+            kind=m.kind, text=m.text, label=m.label, group=m.group, weight=None, shape=m.shape, query=None, sheet=None, keep=(),
             labels=(), variants={}, unlabelled="refuse", forgotten=(), bad_rows="leave_out", duplicates="leave_out", contradictions="leave_out",
             min_class_rows=self.data.min_class_rows, restored=(),
         )  # fmt: skip

@@ -25,11 +25,18 @@ class Document:
     trained: tuple[bool, ...]  # whether the token at that place is one the model should have written
     weight: float = 1.0  # of each of its tokens in the loss
     key: str = ""  # the example's id: names it in errors and seeds its dropout noise
+    shares: tuple[float, ...] = ()  # of the weight, for each token: turns may count differently; empty: all of it
 
     @property
     def supervised(self) -> float:
         """The sum of its tokens' weights in the loss. A token at place 0 has nothing before it."""
+        if self.shares:
+            return sum(self.weight_at(i) for i in range(1, len(self.ids)) if self.trained[i])
         return self.weight * sum(self.trained[1:])
+
+    def weight_at(self, place: int) -> float:
+        """Of a trained token in the loss."""
+        return self.weight * self.shares[place] if self.shares else self.weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +103,7 @@ def pack(documents: Sequence[Document], *, share_prefix: bool = True) -> Packed:
             if d.trained[place]:
                 rows.append(start + place - prefix - 1)
                 labels.append(d.ids[place])
-                weights.append(d.weight)
+                weights.append(d.weight_at(place))
     spans = [_span([(0, prefix)], 0, prefix)] if prefix else []
     longest = max(end - start for start, end in bounds)
     spans.append(_span(bounds, prefix, longest + -longest % ROUND_LONGEST))

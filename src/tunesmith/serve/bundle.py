@@ -11,6 +11,7 @@ import msgspec
 from tunesmith.core.canonical import content_id, file_id, read_json
 from tunesmith.core.errors import ModelError, Problem
 from tunesmith.core.nouns import FileEntry, Kind
+from tunesmith.core.wording import PLAIN
 from tunesmith.text.render import Renderer
 
 MANIFEST = "tunesmith.json"
@@ -85,8 +86,10 @@ class LoadedBundle:
         if is_adapter:
             verify(base, manifest.base.files, f"base model {manifest.base.name}", extra_allowed=True)
         # An adapter is trained with its base's tokenizer files, full weights carry their own.
-        renderer = Renderer.load(base if is_adapter else folder, system=manifest.system)
-        renderer.check(read_json(folder / "renderer.json"), where=str(folder / "renderer.json"))
+        receipt = read_json(folder / "renderer.json")
+        user = receipt.get("user", PLAIN)
+        renderer = Renderer.load(base if is_adapter else folder, system=manifest.system, user=user)
+        renderer.check(receipt, where=str(folder / "renderer.json"))
         chosen = manifest.precision if precision == "auto" else precision
         where = device_of(device)
         refuse_precision(where, chosen, where="precision")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunesmith.core.errors import DataError, Problem, ReceiptError
 from tunesmith.core.nouns import Message
+from tunesmith.core.wording import PLAIN
 
 if TYPE_CHECKING:
     from tunesmith.text.render import Rendered, Renderer
@@ -73,6 +74,12 @@ def check(renderer: Renderer, description: dict[str, Any], *, where: str) -> Non
             f"was made with the system prompt {description.get('system')!r}, and is loaded with {renderer.system!r}",
             where=where,
             fix="load it with its own system prompt, or train again with the new one",
+        )
+    if (user := description.get("user", PLAIN)) != renderer.user:
+        raise ReceiptError(
+            f"was made with users' turns worded {user!r}, and is loaded with {renderer.user!r}",
+            where=where,
+            fix="load it with its own wording, or train again with the new one: task.template",
         )
     problems = [
         Problem(where=f"{where}: probe {name!r}", what=difference)

@@ -24,18 +24,21 @@ Peculiar templates (see layout.py for how they are recognised):
 Tools: calls, what tools answer and the declared tools go through the template as transformers passes them; a
 template that leaves any of it out is refused (calls.py). A row whose answer is itself a call carries that turn as its
 last message: it is then the turn, as the template writes it, that is trained, and `target` is for people.
-A turn of weight 0 is context: it is in the prompt and not trained.
+A turn of weight 0 is context: it is in the prompt and not trained; one of weight 0.5 counts half.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
+from tunesmith.core import wording
 from tunesmith.core.errors import DataError
 from tunesmith.core.nouns import Message, Row
 from tunesmith.text import calls, receipt
@@ -45,6 +48,7 @@ from tunesmith.text.tokenizer import Tokenizer, read_template
 
 MARKS = "".join(map(chr, range(0xFDD0, 0xFDEF)))  # noncharacters: Unicode keeps them for a program's own use
 _MARKS = re.compile(f"[{MARKS}]")
+Span = tuple[int, int, float]  # of a text: start, end, and the weight of the turn that is there
 NEUTRAL = ("\n", ":", ".", "]", ">", "a")  # contexts for an answer that would merge with the prompt's end
 
 
@@ -54,14 +58,25 @@ class Rendered:
 
     ids: tuple[int, ...]
     trained: tuple[bool, ...]
+    shares: tuple[float, ...] = ()  # of the example's weight, for each token; empty: trained ones have all of it
 
 
 class Renderer:
     """Made with `Renderer.load`. Immutable; safe to use from several threads."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, *, system: str, has_template: bool, where: str):
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        *,
+        system: str,
+        has_template: bool,
+        where: str,
+        user: str = wording.PLAIN,
+    ):
         self.tokenizer = tokenizer
         self.system = system
+        self.user = user  # how each user's turn is worded: see core/wording.py
         self.layout: Layout = find_layout(template, tokenizer, where=where)
         self.stop_id: int = tokenizer.specials.get(self.layout.stop, tokenizer.eos_id)
         self.stop_ids: frozenset[int] = frozenset({self.stop_id, *tokenizer.eos_ids})
@@ -80,13 +95,14 @@ class Renderer:
         self._answer = lru_cache(maxsize=4096)(self._encode_answer)  # a classifier has few answers, and many rows
 
     @classmethod
-    def load(cls, folder: Path, *, system: str = "") -> Renderer:
-        """`system` is the system prompt of conversations that carry none. Raises ModelError."""
+    def load(cls, folder: Path, *, system: str = "", user: str = wording.PLAIN) -> Renderer:
+        """`system` is the system prompt of conversations that carry none, `user` how users' turns are worded. Raises
+        ModelError."""
         tokenizer = Tokenizer.load(folder)
         found = read_template(folder)
         source, where = found or (PLAIN, str(folder))
         template = ChatTemplate(source, {"bos_token": "", "eos_token": "", **tokenizer.names}, where=where)
-        return cls(tokenizer, template, system=system, has_template=found is not None, where=where)
+        return cls(tokenizer, template, system=system, has_template=found is not None, where=where, user=user)
 
     # -- one example ------------------------------------------------------------------------------------
 
@@ -119,7 +135,7 @@ class Renderer:
             ids, trained = self._masked(messages)
         else:
             ids = self.prompt(messages)
-            trained = [False] * len(ids)
+            trained = [0.0] * len(ids)
         return _join(ids, trained, self._answer(target))
 
     def render_many(
@@ -143,7 +159,7 @@ class Renderer:
                 rendered.append(self._plain(next(encoded)))
             else:
                 ids = next(encoded)
-                rendered.append(_join(ids, [False] * len(ids), self._answer(target)))
+                rendered.append(_join(ids, [0.0] * len(ids), self._answer(target)))
         return rendered
 
     def render_rows(self, rows: Iterable[Row]) -> list[Rendered]:
@@ -166,6 +182,7 @@ class Renderer:
         layout = self.layout
         return {
             "system": self.system,
+            **({"user": self.user} if self.user != wording.PLAIN else {}),
             "template_sha256": self.template_sha256,
             "tokenizer_sha256": self.tokenizer.sha256,
             "stop_id": self.stop_id,
@@ -214,8 +231,11 @@ class Renderer:
         return self.layout.history[with_system] and any(m.role == "assistant" and m.weight for m in messages)
 
     def _complete(self, messages: Sequence[Message]) -> list[Message]:
-        """The conversation with its system prompt, in the roles that the template takes."""
+        """The conversation with its system prompt and its users' turns as they are worded, in the roles that the
+        template takes."""
         complete = list(messages)
+        if self.user != wording.PLAIN:
+            complete = [worded(m, self.user, {}) for m in messages]
         if self.system and messages[0].role != "system":
             complete.insert(0, Message(role="system", content=self.system))
         return fold_system(complete) if self.layout.folds_system else complete
@@ -252,14 +272,14 @@ class Renderer:
         before = self._complete(_before(messages))
         mark = _unused(calls.texts_of(self._complete(messages), tools))[0]
         prompt = self._prompt_text(before, tools, mark)
-        spans = []
+        spans: list[Span] = []
         if self._trains_earlier(before):
             for i, m in enumerate(before):
                 if m.role == "assistant" and m.weight:
                     start, end = self._turn(before[:i], m, tools, mark)
                     if not prompt.startswith(end):
                         raise _moved()
-                    spans.append((len(self._finish(start, mark)), len(self._finish(end, mark))))
+                    spans.append((len(self._finish(start, mark)), len(self._finish(end, mark)), m.weight))
         ids, places = self.tokenizer.encode_placed(self._finish(prompt, mark))
         trained = _inside(places, spans)
         if len(messages) == 0 or not messages[-1].tool_calls:
@@ -275,7 +295,7 @@ class Renderer:
                 fix='add its id to "eos_token_id" in generation_config.json',
             )
         text = self._finish(said.removesuffix(stop), mark)
-        return _join(ids, trained, (*self._encode_after_prompt(text, None), stop_id))
+        return _join(ids, trained, (*self._encode_after_prompt(text, None), stop_id), messages[-1].weight)
 
     def _turn(self, before: Sequence[Message], turn: Message, tools: Tools, mark: str) -> tuple[str, str]:
         """The text before an assistant's turn, and with it up to its stop token."""
@@ -288,11 +308,12 @@ class Renderer:
         calls.refuse_lost(complete[-1:], broken[-1:], text[len(start) :])
         return start, text.rstrip()
 
-    def _masked(self, messages: Sequence[Message]) -> tuple[list[int], list[bool]]:
-        """Prompt ids, and which belong to earlier assistant turns. The turns are found by marks round their text."""
+    def _masked(self, messages: Sequence[Message]) -> tuple[list[int], list[float]]:
+        """Prompt ids, and the weights of those that belong to earlier assistant turns, else 0. The turns are found by marks round their text."""
         complete = self._complete(messages)
         mark, opening, closing = _unused(m.content for m in complete)
-        marked, spans = [], []
+        marked: list[str] = []
+        spans: list[Span] = []
         for m in complete:
             content = self._break(m.content, mark)
             if m.role == "assistant":
@@ -317,7 +338,7 @@ class Renderer:
             if not plain.startswith(self.layout.lead, start) or plain[end - len(stop) : end] != stop:
                 raise _moved()
             if turn.weight:
-                spans.append((start, end))
+                spans.append((start, end, turn.weight))
         ids, places = self.tokenizer.encode_placed(plain)
         return ids, _inside(places, spans)
 
@@ -350,13 +371,22 @@ class Renderer:
             ) from e
 
 
+def worded(message: Message, template: str, fields: Mapping[str, Any]) -> Message:
+    """A user's turn in the words of `template`; other turns as they are."""
+    if message.role != "user" or template == wording.PLAIN:
+        return message
+    return structs.replace(message, content=wording.filled(template, {**fields, "text": message.content}))
+
+
 def _before(messages: Sequence[Message]) -> Sequence[Message]:
     """The conversation without a last turn of tool calls, which is the answer itself."""
     return messages[:-1] if messages and messages[-1].tool_calls else messages
 
 
-def _join(ids: list[int], trained: list[bool], answer: tuple[int, ...]) -> Rendered:
-    return Rendered((*ids, *answer), (*trained, *(True,) * len(answer)))
+def _join(ids: list[int], weights: list[float], answer: tuple[int, ...], weight: float = 1.0) -> Rendered:
+    """`weights` are the prompt's, 0 where nothing is trained; `weight` is the answer's."""
+    every = (*weights, *(weight,) * len(answer))
+    return Rendered((*ids, *answer), tuple(w > 0 for w in every), every if set(every) - {0.0, 1.0} else ())
 
 
 def _unused(texts: Iterable[str]) -> tuple[str, str, str]:
@@ -380,12 +410,12 @@ def _moved() -> DataError:
     )
 
 
-def _inside(places: list[tuple[int, int]], spans: list[tuple[int, int]]) -> list[bool]:
-    """Which tokens begin inside a span; both lists are in order. A token that begins in the prompt's text and
-    ends in the answer's is not trained: a served model never gets to choose it."""
+def _inside(places: list[tuple[int, int]], spans: list[Span]) -> list[float]:
+    """The weight of the span that a token begins in, else 0; both lists are in order. A token that begins in the
+    prompt's text and ends in the answer's is not trained: a served model never gets to choose it."""
     inside, i = [], 0
     for start, _ in places:
         while i < len(spans) and start >= spans[i][1]:
             i += 1
-        inside.append(i < len(spans) and start >= spans[i][0])
+        inside.append(spans[i][2] if i < len(spans) and start >= spans[i][0] else 0.0)
     return inside

@@ -36,7 +36,7 @@ def render_rows(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> lis
             problems.append(Problem(where=where, what=what, fix=fix))
         elif not any(r.trained[1:]):
             problems.append(Problem(where=where, what="no token to learn from", fix="give the row an answer"))
-        documents.append(Document(ids=r.ids, trained=r.trained, weight=row.weight, key=row.id))
+        documents.append(Document(ids=r.ids, trained=r.trained, weight=row.weight, key=row.id, shares=r.shares))
     if problems:
         raise DataError(problems)
     return documents

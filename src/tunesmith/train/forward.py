@@ -225,7 +225,7 @@ class PlainForward:
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
         """`step` seeds dropout and noise; None leaves them off, and smoothing too."""
         labels = self._tensor([i for d in documents for i, t in zip(d.ids[1:], d.trained[1:], strict=True) if t])
-        weights = self._tensor([d.weight for d in documents for t in d.trained[1:] if t])
+        weights = self._tensor([d.weight_at(t) for d in documents for t in range(1, len(d.ids)) if d.trained[t]])
         smoothing = 0.0 if step is None else self._smoothing
         with self._noise.of(step, documents):
             if not self._head_is_last:

@@ -52,6 +52,9 @@ class SftSpec:
     validation_rows: int  # at most so many, a seeded choice
     patience: int | None  # validations without gain before stopping
     max_new_tokens: int  # when validation must generate answers
+    template: str  # how users' turns are worded where the model serves, and in validation: core/wording.py
+    templates: tuple[tuple[str, str], ...]  # (name, wording): further ones in training, drawn for each row and epoch
+    systems: tuple[tuple[str, str], ...]  # (name, prompt): further system prompts in training, drawn likewise
     turns: Literal["all", "last"]  # of the assistant, in a conversation: which are trained
     mixture: tuple[tuple[str, float], ...]  # (file, pattern of files, or "general"; share of the examples)
     max_loss_rise: float | None  # of general data, relative; None: no budget for forgetting

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tunesmith.core.canonical import canonical_json
 from tunesmith.core.nouns import Message
 from tunesmith.data.lines import excerpt
 from tunesmith.data.shapes.known import Shape, fault, fitting, wrong_type
-from tunesmith.data.shapes.turns import conversation, openai_turns, sharegpt_turns, tools_of
+from tunesmith.data.shapes.turns import answer_weight, conversation, openai_turns, sharegpt_turns, tools_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Parts:
     rejected: str = ""
     tools: tuple[dict[str, Any], ...] = ()
     fields: dict[str, Any] = field(default_factory=dict)
+    weight: float = 1.0  # in the loss
 
 
 def convert(shape: Shape, fields: dict[str, Any]) -> Parts:
@@ -40,16 +42,10 @@ def convert(shape: Shape, fields: dict[str, Any]) -> Parts:
             )
     parts = READ[shape.name](shape, fields)
     group = _group(fields, shape.group)
-    if group is None and not shape.keep:
+    if group is None and not shape.keep and shape.weight is None:
         return parts
-    return Parts(
-        messages=parts.messages,
-        target=parts.target,
-        group=group,
-        rejected=parts.rejected,
-        tools=parts.tools,
-        fields=_kept(fields, shape.keep),
-    )
+    weight = parts.weight * _weight(fields, shape.weight)
+    return replace(parts, group=group, fields=_kept(fields, shape.keep), weight=weight)
 
 
 def start_of(fields: dict[str, Any], shape: Shape) -> str:
@@ -71,8 +67,9 @@ def start_of(fields: dict[str, Any], shape: Shape) -> str:
 
 
 def _chat(shape: Shape, fields: dict[str, Any]) -> Parts:
-    messages, target = conversation(openai_turns(fields.get("messages")))
-    return Parts(messages=messages, target=target, tools=tools_of(fields.get("tools")))
+    turns = openai_turns(fields.get("messages"))
+    messages, target = conversation(turns)
+    return Parts(messages=messages, target=target, tools=tools_of(fields.get("tools")), weight=answer_weight(turns))
 
 
 def _sharegpt(shape: Shape, fields: dict[str, Any]) -> Parts:
@@ -254,6 +251,21 @@ def _group(fields: dict[str, Any], key: str | None) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return _text(fields, key, "no_group")
+
+
+def _weight(fields: dict[str, Any], key: str | None) -> float:
+    """What a row says it counts in the loss: a positive number."""
+    if key is None:
+        return 1.0
+    value = fields.get(key)
+    try:
+        weight = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else math.nan
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        fix = "a number above 0; leave rows out that should not count"
+        raise fault("weight", key, f"is {value!r}, which is no weight", fix)
+    return weight
 
 
 def _kept(fields: dict[str, Any], keep: tuple[str, ...]) -> dict[str, Any]:

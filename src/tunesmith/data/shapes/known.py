@@ -66,6 +66,7 @@ class Shape:
     group: str | None = None
     kind: str
     keep: tuple[str, ...] = ()  # further columns that go into Row.fields
+    weight: str | None = None  # the column that says how much a row counts
     declared: bool = False  # the task named the columns: no other shape is looked for
 
     @property
@@ -80,8 +81,9 @@ class Shape:
             roles = {self.text: "text"} if self.name == "text" else {self.text: "text", self.label: "label"}
         else:
             roles = {c: c for c in NEEDED[self.name] + OPTIONAL.get(self.name, ())}
-        kept = {c: "kept" for c in self.keep if c not in roles and c != self.group}
-        return roles | ({self.group: "group"} if self.group else {}) | kept
+        kept = {c: "kept" for c in self.keep if c not in roles and c not in (self.group, self.weight)}
+        weighed = {self.weight: "weight"} if self.weight else {}
+        return roles | ({self.group: "group"} if self.group else {}) | weighed | kept
 
 
 def named_shape(kind: str, text: str, label: str | None, group: str | None, keep: tuple[str, ...] = ()) -> Shape:
@@ -162,6 +164,7 @@ def missing_columns(shape: Shape, keys: Iterable[str], file: str) -> list[Proble
         wanted.insert(0, ("task.text", shape.text))
     if shape.name == "text_label":
         wanted.insert(1, ("task.label", shape.label))
+    wanted += [("data.weight", shape.weight)] if shape.weight else []
     wanted += [("data.keep", column) for column in shape.keep]
     problems = []
     for setting, column in wanted:

@@ -11,8 +11,11 @@ text/render.py trains the turn.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
+
+from msgspec import structs
 
 from tunesmith.core.canonical import canonical_json
 from tunesmith.core.nouns import Message, ToolCall
@@ -41,7 +44,15 @@ def conversation(messages: Sequence[Message], at: str = "messages") -> tuple[tup
         )
     if last.tool_calls:
         return tuple(messages), calls_text(last)
-    return tuple(messages[:-1]), last.content
+    before = messages[:-1]
+    if last.weight != 1.0:  # the row has it (`answer_weight`), and the turns before what they are to it
+        before = [structs.replace(m, weight=m.weight / last.weight) if m.role == "assistant" else m for m in before]
+    return tuple(before), last.content
+
+
+def answer_weight(messages: Sequence[Message]) -> float:
+    """Of the example whose conversation this is: of its last turn, where that is a text."""
+    return 1.0 if messages[-1].tool_calls else messages[-1].weight
 
 
 def calls_text(m: Message) -> str:
@@ -134,8 +145,10 @@ def _weight(weight: Any, role: str, at: str) -> float:
     if weight is None:
         return 1.0
     # a Parquet column of weights may hold floats
-    if role != "assistant" or type(weight) not in (int, float) or weight not in (0, 1):
-        raise fault("weight", f"{at}.weight", f"is {weight!r} on a turn of {role}", "0 or 1, on turns of the assistant")
+    sound = type(weight) in (int, float) and 0 <= weight < math.inf
+    if role != "assistant" or not sound:
+        what = f"is {weight!r} on a turn of {role}"
+        raise fault("weight", f"{at}.weight", what, "0 (context), 1, or how much it counts, on turns of the assistant")
     return float(weight)
 
 

@@ -46,7 +46,8 @@ def lr_range(spec: LrRangeSpec, inputs: SftInputs, work: Workspace) -> LrRangeOu
         torch.set_num_threads(work.exec.threads)
     training = spec.training
     rows = read_rows(inputs.dataset / "train.jsonl")
-    documents = render_rows(rows, Renderer.load(inputs.base, system=training.system), training.max_tokens)
+    renderer = Renderer.load(inputs.base, system=training.system, user=training.template)
+    documents = render_rows(rows, renderer, training.max_tokens)
     per_epoch = math.ceil(len(rows) / training.global_batch)
     epochs = float(math.ceil(spec.steps / per_epoch))
     schedule = Schedule(rows, epochs=epochs, global_batch=training.global_batch, seed=training.seed)

@@ -24,7 +24,7 @@ from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, parallel, state
 from tunesmith.train.averages import Average
-from tunesmith.train.batches import last_turn_only, read_rows, render_rows
+from tunesmith.train.batches import last_turn_only, read_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import ends_early, kept_sentence, watch
@@ -34,7 +34,7 @@ from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
 from tunesmith.train.parallel import ALONE, World
-from tunesmith.train.pool import Pool, general_documents
+from tunesmith.train.pool import Pool, general_documents, wordings
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import base_with, carry_start, check_start
 from tunesmith.train.validate import Validation, overfitting, validate_after
@@ -47,7 +47,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
     world = parallel.join(work.exec)
-    renderer = Renderer.load(inputs.base, system=spec.system)
+    renderer = Renderer.load(inputs.base, system=spec.system, user=spec.template)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
     pool = pool_of(spec, inputs, renderer)
@@ -94,7 +94,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = at.remaining(schedule.batch(at.step) + pool.replayed(forgetting, spec.replay_share, taken, at.step))
-        batch = [pool.documents[i] for i in chosen]
+        batch = pool.batch(chosen, schedule.epoch(at.step))
         learn = partial(accumulate, forward, batch, at.step, world=world)
         loss, at = fitted(work, at, batch, parameters, optimizer, learn, world)
         norm = world.clip(parameters, spec.max_grad_norm)
@@ -144,7 +144,13 @@ def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
     general = [] if inputs.general is None else read_rows(inputs.general / "train.jsonl")
     return Pool(
         rows,
-        render_rows(rows, renderer, spec.max_tokens),
+        wordings(
+            rows,
+            inputs.base,
+            templates=(("serving", spec.template), *spec.templates),
+            systems=(("serving", spec.system), *spec.systems),
+            max_tokens=spec.max_tokens,
+        ),
         general_documents(general, renderer, spec.max_tokens),
         seed=spec.seed,
     )
