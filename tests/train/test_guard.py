@@ -96,6 +96,39 @@ def test_skip_leaves_the_batch_out_for_good_and_resumes_to_the_byte(
     assert data.files(data.train(tmp_path / "parts", dataset, tiny_llama, **changes)) == data.files(whole)
 
 
+@pytest.fixture
+def broken_rows(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Two rows whose own loss is not a number, whatever they stand beside."""
+    rows = data.make_rows(24, seed=1)
+    bad = {rows[2].id, rows[9].id}
+    real = forward.FlatForward.nll_sum
+
+    def nll_sum(self: object, documents: list, *, step: int | None) -> torch.Tensor:
+        return real(self, documents, step=step) * (math.nan if bad & {d.key for d in documents} else 1.0)
+
+    monkeypatch.setattr(forward.FlatForward, "nll_sum", nll_sum)
+    return sorted(f"{r.file}:{r.line}" for r in rows if r.id in bad)
+
+
+def test_skip_leaves_only_the_broken_rows_out_and_resumes_to_the_byte(
+    tmp_path: Path, dataset: Path, tiny_llama: Path, broken_rows: list[str]
+) -> None:
+    changes = {"on_spike": "skip", "validate_times": 3}
+    tight = Exec(micro_batch_tokens=300, threads=1)  # several micro-batches a step
+    whole = data.train(tmp_path / "whole", dataset, tiny_llama, exec=tight, **changes)
+    facts = json.loads((whole.scratch / "checkpoint" / "checkpoint.json").read_text())
+    assert sorted(r for batch in facts["left_out"] for r in batch["rows"]) == broken_rows
+    losses = [line for line in data.log(whole) if "loss" in line]
+    assert [line["step"] for line in losses] == [1, 2, 3, 4, 5, 6]  # no step is lost
+    assert f"{len(broken_rows)} rows in" in whole.summary["notes"][-1]
+    for step in range(1, 7):
+        stop = threading.Event()
+        parts = {"stop": stop, "progress": stopping_at({(step, "train")}, stop)}
+        with pytest.raises(Stopped):
+            data.train(tmp_path / "parts", dataset, tiny_llama, exec=tight, **parts, **changes)
+    assert data.files(data.train(tmp_path / "parts", dataset, tiny_llama, exec=tight, **changes)) == data.files(whole)
+
+
 def test_without_skip_the_same_row_stops_the_training(
     tmp_path: Path, dataset: Path, tiny_llama: Path, one_bad_row: str
 ) -> None:

@@ -1,8 +1,10 @@
 """A batch whose numbers are broken or far above the recent ones: stop before its step, or leave its rows out.
 
 The loss is known before the weights are touched, so the state before the batch is the present one: leaving
-a batch out drops its gradients, takes no step, and keeps its rows out of later epochs too. Where several
-batches in a row are far off, the weights are what is wrong, and no choice of rows would mend them.
+a batch out drops its gradients, takes no step, and keeps its rows out of later epochs too. Where a row's own loss is
+no finite number, that row alone is left out and the step is taken with the others; a batch that is only far above the
+recent ones is left out whole, since every row of it had its part, and its worst row is named. Where several batches in
+a row are far off, the weights are what is wrong, and no choice of rows would mend them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,11 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Literal
 
+import torch
+
 from tunesmith.core.errors import Problem, TunesmithError
+from tunesmith.model.flat_layout import Document
+from tunesmith.train.forward import Forward
 from tunesmith.train.optim import refuse_non_finite
 from tunesmith.train.state import Position
 
@@ -53,11 +59,23 @@ def is_spike(at: Position, loss: float, norm: float, rows: Sequence[str], *, on_
     if on_spike == "stop":
         fix = "look at these rows; to leave them out and go on: --set train.on_spike=skip"
         raise TunesmithError(Problem(where=shown(rows), what=what, fix=fix))
-    if {step - n for n in range(IN_A_ROW)} <= {b.step for b in at.left_out}:
+    if {step - n for n in range(IN_A_ROW)} <= {b.step for b in at.left_out if b.whole}:
         what += f", and so it was in the {IN_A_ROW} batches before, so it is the weights and not the rows"
         fix = "lower the rate: --set train.lr=... (a third of the present one)"
         raise TunesmithError(Problem(where=shown(rows), what=what, fix=fix))
     return True
+
+
+def own_losses(forward: Forward, batch: Sequence[Document]) -> list[float]:
+    """Nats a token of each document by itself, without noise."""
+    with torch.no_grad():
+        return [float(forward.nll_sum([d], step=None)) / d.supervised for d in batch]
+
+
+def broken(losses: Sequence[float]) -> list[int]:
+    """The rows that are wrong by themselves; all of them where no single one is."""
+    found = [i for i, loss in enumerate(losses) if not math.isfinite(loss)]
+    return found or list(range(len(losses)))
 
 
 def shown(rows: Sequence[str]) -> str:

@@ -40,6 +40,7 @@ class LeftOutBatch:
     step: int  # counted from 1
     loss: float | None  # None: not finite
     rows: tuple[int, ...]  # places in train.jsonl
+    whole: bool = True  # False: only these rows of it were broken, and the others were trained on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +84,12 @@ class Position:
         batch = LeftOutBatch(step=self.step + 1, loss=loss if math.isfinite(loss) else None, rows=tuple(rows))
         left_out = (*self.left_out, batch)
         return replace(self, step=self.step + 1, seconds=self.seconds + seconds, left_out=left_out)
+
+    def without(self, loss: float, rows: Sequence[int]) -> Position:
+        """Before the same step again, without these rows of its batch."""
+        known = loss if math.isfinite(loss) else None
+        batch = LeftOutBatch(step=self.step + 1, loss=known, rows=tuple(rows), whole=False)
+        return replace(self, left_out=(*self.left_out, batch))
 
     def remaining(self, rows: Sequence[int]) -> list[int]:
         """Those of `rows` that were not left out."""

@@ -29,7 +29,7 @@ from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import ends_early, kept_sentence, watch
 from tunesmith.train.forward import Forward, choose_forward
-from tunesmith.train.guard import WINDOW, is_spike
+from tunesmith.train.guard import WINDOW, broken, is_spike, own_losses
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
@@ -101,8 +101,15 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         places = [pool.places[i] for i in chosen]
         if is_spike(at, loss, norm, places, on_spike=spec.on_spike, spike_z=spec.spike_z):
             optimizer.zero_grad(set_to_none=True)
+            alone = own_losses(forward, batch)
+            out = broken(alone)
+            if len(out) < len(chosen):  # the same step again, without them
+                at = at.without(loss, [chosen[i] for i in out])
+                work.log(step=at.step + 1, left_out=[places[i] for i in out], spike=at.left_out[-1].loss)
+                continue
             at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
-            work.log(step=at.step, left_out=places, spike=at.left_out[-1].loss)
+            worst = places[max(range(len(alone)), key=alone.__getitem__)]
+            work.log(step=at.step, left_out=places, spike=at.left_out[-1].loss, worst=worst)
         else:
             lr = rate_at(spec, at.step, steps)
             optim.apply(optimizer, lr=lr)
