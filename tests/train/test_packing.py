@@ -12,8 +12,10 @@ from tests.tiny import make_tiny
 from tests.train import data
 from tests.train.test_noise import close, gradients, rendered
 from tunesmith.core.stage import Exec
+from tunesmith.model.flat_layout import Document
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
+from tunesmith.train.batches import like_lengths
 from tunesmith.train.forward import Forward, PlainForward, choose_forward
 
 RIGHT = ["gpt2", "gpt_neox", "phi", "gemma3_text", "falcon"]
@@ -79,3 +81,24 @@ def test_packing_does_not_change_a_training(tmp_path: Path, dataset: Path) -> No
     assert [run.summary["path"].split(":")[0] for run in runs] == ["plain", "packed"]
     assert data.losses(runs[0]) == pytest.approx(data.losses(runs[1]), abs=1e-5)
     assert data.max_difference(*runs) < 1e-5
+
+
+def test_documents_of_unlike_length_are_padded_apart(tmp_path: Path) -> None:
+    """Twelve short and two long ones are two groups, with the gradients of one."""
+    short = [Document(ids=tuple(range(i, i + 30)), trained=(False,) * 28 + (True,) * 2, key=str(i)) for i in range(12)]
+    long = [Document(ids=tuple(range(i, i + 300)), trained=(False,) * 290 + (True,) * 10, key=str(i)) for i in (90, 91)]
+    mixed = [long[0], *short, long[1]]
+    assert [len(g) for g in like_lengths(mixed)] == [12, 2]
+    base = make_tiny(tmp_path / "gpt2", "gpt2")
+    model = methods.wrap(load_base(base, dtype="fp32"), data.FULL, seed=0)
+    forward = choose_forward(model, mixed, "fp32", full=True, seed=0)
+    assert isinstance(forward, PlainForward)
+    found = []
+    for groups in (forward._groups(mixed), [mixed]):
+        forward._groups = lambda documents, groups=groups: groups  # type: ignore[method-assign]
+        loss = forward.nll_sum(mixed, step=0)
+        loss.backward()
+        found.append((loss.item(), {n: p.grad for n, p in methods.trainable_parameters(model).items()}))
+        model.zero_grad(set_to_none=True)
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+    close(found[0][1], found[1][1], relative=1e-3)

@@ -19,6 +19,8 @@ from tunesmith.core.nouns import Row
 from tunesmith.model.flat_layout import Document
 from tunesmith.text.render import Renderer
 
+PADDING, GROUP_TOKENS = 0.1, 256  # thinner products than of so many tokens are slower than the padding they save
+
 
 def read_rows(path: Path) -> list[Row]:
     return list(read_lines(path, Row))
@@ -124,4 +126,19 @@ def split(documents: Sequence[Document], max_tokens: int, *, shared: int = 0) ->
             groups[-1].append(document)
         else:
             groups.append([document])
+    return groups
+
+
+def like_lengths(documents: Sequence[Document]) -> list[list[Document]]:
+    """The documents in groups to pad apart: no more than PADDING of a group is padding where it has GROUP_TOKENS."""
+    groups: list[list[Document]] = []
+    tokens = 0  # of the last group, without padding
+    for document in sorted(documents, key=lambda d: (len(d.ids), d.key)):
+        own = len(document.ids)
+        if groups and (tokens < GROUP_TOKENS or len(groups[-1]) * own - tokens <= PADDING * tokens):
+            groups[-1].append(document)
+            tokens += own
+        else:
+            groups.append([document])
+            tokens = own
     return groups

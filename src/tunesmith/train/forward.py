@@ -23,6 +23,7 @@ from tunesmith.model.device import autocast
 from tunesmith.model.flat_layout import Document, pack
 from tunesmith.model.methods.prompts import refuse_long, virtual_columns
 from tunesmith.train import checkpointing, losses, neftune
+from tunesmith.train.batches import like_lengths
 from tunesmith.train.dropout import KeyedDropout, Noise, key_dropout
 from tunesmith.train.kernels import (
     Attention,
@@ -224,6 +225,15 @@ class PlainForward:
 
     def nll_sum(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
         """`step` seeds dropout and noise; None leaves them off, and smoothing too."""
+        return torch.stack([self._nll_sum_at_once(g, step=step) for g in self._groups(documents)]).sum()
+
+    def _groups(self, documents: Sequence[Document]) -> Sequence[Sequence[Document]]:
+        """What is padded together. An accelerator would wait longer for more calls than for padding, and processes
+        that share a model must call it as often as each other."""
+        ranks = torch.distributed.is_available() and torch.distributed.is_initialized()
+        return [documents] if self.device.type != "cpu" or ranks else like_lengths(documents)
+
+    def _nll_sum_at_once(self, documents: Sequence[Document], *, step: int | None) -> Tensor:
         labels = self._tensor([i for d in documents for i, t in zip(d.ids[1:], d.trained[1:], strict=True) if t])
         weights = self._tensor([d.weight_at(t) for d in documents for t in range(1, len(d.ids)) if d.trained[t]])
         smoothing = 0.0 if step is None else self._smoothing
@@ -232,7 +242,7 @@ class PlainForward:
                 return losses.nll_sum(self.logits(documents), labels, weights, smoothing=smoothing)
             hidden = self._hidden(documents)
             if not self._head_is_last:  # found out just now
-                return self.nll_sum(documents, step=step)
+                return self._nll_sum_at_once(documents, step=step)
             return self._head_loss(hidden, labels, weights, smoothing)
 
     def logits(self, documents: Sequence[Document]) -> Tensor:
@@ -305,6 +315,9 @@ class PackedForward(PlainForward):
             return packed
         plain.why += f"; not packed: {refusal}"
         return plain
+
+    def _groups(self, documents: Sequence[Document]) -> Sequence[Sequence[Document]]:
+        return [documents]
 
     def _arguments(self, documents: Sequence[Document]) -> tuple[dict[str, Tensor], Tensor]:
         ids_BT = self._tensor([[i for d in documents for i in d.ids]])
