@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from tests.train.data import FULL, LORA, SPEC, log, losses, max_difference, trai
 from tunesmith.core.errors import InputError, Stopped, TunesmithError
 from tunesmith.core.stage import EngineName, Exec, Workspace
 from tunesmith.launch.faults import VARIABLE
-from tunesmith.launch.perform import WorkerFailed, perform
+from tunesmith.launch.perform import perform
 from tunesmith.model.flat_layout import Document
 from tunesmith.train.parallel.ranks import shares
 from tunesmith.train.stages import SFT, SftInputs
@@ -163,6 +165,24 @@ def test_no_rank_outlives_the_parent(tmp_path: Path, dataset: Path, tiny_llama: 
     kill_the_parent(tmp_path / "a", dataset, tiny_llama, processes=2)
 
 
+@two_cores
+@pytest.mark.slow
+def test_two_machines_on_loopback(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
+    """Two launchers of one rank each; both machines have the checkpoint in the end."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    machines = [
+        workspace(tmp_path / str(n), processes=1, nodes=2, node_rank=n, rendezvous=f"127.0.0.1:{port}")
+        for n in range(2)
+    ]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda work: run(work, dataset, tiny_llama), machines))
+    want = train(tmp_path / "want", dataset, tiny_llama)
+    for work in done:
+        same(work, want)
+
+
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
 def test_an_engine_without_ranks_is_refused(
     tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName
@@ -172,4 +192,3 @@ def test_an_engine_without_ranks_is_refused(
 
     with pytest.raises(RuntimeError, match="started by torchrun"):
         join(Exec(processes=2, engine=engine))
-    assert WorkerFailed is not None
