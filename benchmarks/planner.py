@@ -1,16 +1,19 @@
 """What the planner says against what happens: peak memory and time of real trainings.
 
-    python benchmarks/planner.py [--only NAME] [--threads 2]
+    python benchmarks/planner.py [--cases 'lora/128*'] [--time] [--steps 2] [--again]
 
-SmolLM2-135M-Instruct, made-up rows of stated lengths; methods by length by rows in a step. Three figures for
-each: counted (from config.json and the lengths alone), measured (the planner's three steps, in a process of its own)
-and real (the whole recipe with validation and saving, in a process of its own). Speeds on a busy machine are
-noise, so the time's ratio counts on an idle one only; memory holds anywhere. Writes benchmarks/results/planner.json.
+SmolLM2-135M-Instruct in fp32, made-up rows of stated lengths. A case is method/TOKENSxROWS, ROWS in one micro-batch.
+Three figures for each: counted (from config.json and the lengths alone), happened (the whole recipe with validation and
+saving, in a process of its own) and with --time also measured (the planner's three steps, in a process of its own, just
+before). Times are in seconds of the processor, not of the clock, so that what else the machine does counts little: use
+one thread (OMP_NUM_THREADS=1). benchmarks/results/planner.json is written after each case, and a case that is in it
+already is left out unless --again is given: the matrix can be run in parts.
 """
 
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import os
 import platform
@@ -32,76 +35,75 @@ from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.stages import SftInputs, SftSpec
 
 RESULT = Path(__file__).resolve().parent / "results" / "planner.json"
-STEPS = 3
 LORA = MethodSpec(kind="lora", rank=16, alpha=32.0, dropout=0.0, targets="all-linear")
 FULL = replace(LORA, kind="full")
 METHODS: dict[str, dict[str, Any]] = {
     "lora": {"method": LORA},
-    "lora bf16": {"method": LORA, "precision": "bf16"},
-    "dora": {"method": replace(LORA, dora=True)},
+    "full": {"method": FULL},
     "qlora 4 bit": {"method": replace(LORA, kind="qlora", bits=4, double_quant=True)},
+    "bottleneck": {"method": replace(LORA, kind="bottleneck", placement="pfeiffer", reduction=16.0, activation="relu")},
+    "dora": {"method": replace(LORA, dora=True)},
     "qlora 8 bit": {"method": replace(LORA, kind="qlora", bits=8)},
+    "full last:4": {"method": replace(FULL, train_layers="last:4")},
+    "full adafactor": {"method": FULL, "optimizer": "adafactor"},
+    "full bf16 weights": {"method": FULL, "precision": "bf16", "weights": "bf16", "master": "stochastic"},
     "ia3": {"method": replace(LORA, kind="ia3")},
     "prompt": {"method": replace(LORA, kind="prompt", virtual_tokens=20)},
-    "p_tuning": {"method": replace(LORA, kind="p_tuning", virtual_tokens=20, projection=128)},
     "prefix": {"method": replace(LORA, kind="prefix", virtual_tokens=20)},
-    "bottleneck": {"method": replace(LORA, kind="bottleneck", placement="pfeiffer", reduction=16.0, activation="relu")},
-    "full": {"method": FULL},
-    "full adafactor": {"method": FULL, "optimizer": "adafactor"},
-    "full last:4": {"method": replace(FULL, train_layers="last:4")},
+    "p_tuning": {"method": replace(LORA, kind="p_tuning", virtual_tokens=20, projection=128)},
     "lora checkpointed": {"method": LORA, "gradient_checkpointing": True},
     "full checkpointed": {"method": FULL, "gradient_checkpointing": True},
 }
-SHAPES = ((64, 8, 512, 3), (256, 4, 512, 3), (384, 2, 768, 48))  # tokens, rows in a step, micro-batch, answer
-WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dogs",
-    "while",
-    "seven",
-    "green",
-    "rivers",
-    "carry",
-    "old",
-]
+SHAPES = ((128, 1), (384, 1), (128, 4), (384, 2))  # tokens of a row, rows in the one micro-batch of a step
+ANSWER = 8  # tokens of it, about
+TIMED_STEPS = 10
+WORDS = "the quick brown fox jumps over lazy dogs while seven green rivers carry old".split()
+Case = tuple[str, int, int]  # method, tokens, rows
 
 
-def case(name: str, shape: tuple[int, int, int, int]) -> tuple[SftSpec, Exec]:
-    length, rows, micro, _ = shape
+def every_case() -> list[Case]:
+    return [(name, tokens, rows) for tokens, rows in SHAPES for name in METHODS]
+
+
+def name_of(case: Case) -> str:
+    return f"{case[0]}/{case[1]}x{case[2]}"
+
+
+def asked(case: Case) -> tuple[SftSpec, Exec]:
+    name, tokens, rows = case
     said = dict(METHODS[name])
-    exec = Exec(micro_batch_tokens=micro, gradient_checkpointing=said.pop("gradient_checkpointing", False))
+    virtual = said["method"].virtual_tokens
+    exec = Exec(
+        micro_batch_tokens=rows * (tokens + virtual + 16), threads=int(os.environ.get("OMP_NUM_THREADS", 1)),
+        gradient_checkpointing=said.pop("gradient_checkpointing", False),
+    )  # fmt: skip
     spec = SftSpec(
         kind="instruct", base="smollm2-135m-instruct", system="Answer.", lr=1e-4, epochs=1.0, global_batch=rows,
-        max_tokens=length + 200, schedule="constant", warmup=0.0, decay=0.2, lr_ratios=(), weight_decay=0.0,
+        max_tokens=tokens + 200, schedule="constant", warmup=0.0, decay=0.2, lr_ratios=(), weight_decay=0.0,
         max_grad_norm=1.0, label_smoothing=0.0, neftune_alpha=0.0, on_spike="ignore", spike_z=8.0, averaging="none",
         ema_decay=0.9, average_last=2, metric="", validate_times=1, validate_every_steps=None,
-        validate_every_epochs=None, validation_rows=2, patience=None, max_new_tokens=8, seed=0, turns="all", mixture=(), max_loss_rise=None, past_budget="stop", replay_share=0.2, refusals="", weights="fp32", master="fp32",
-        **({"precision": "fp32", "optimizer": "adamw"} | said),
+        validate_every_epochs=None, validation_rows=1, patience=None, max_new_tokens=8, seed=0, turns="all",
+        mixture=(), max_loss_rise=None, past_budget="stop", replay_share=0.2, refusals="",
+        **({"precision": "fp32", "optimizer": "adamw", "weights": "fp32", "master": "fp32"} | said),
     )  # fmt: skip
     return spec, exec
 
 
-def dataset(folder: Path, shape: tuple[int, int, int, int]) -> Path:
-    """Rows of 60 to 100 % of the length, in tokens: a word is about one."""
-    length, rows, _, answer = shape
-    rng, folder = random.Random(0), folder / "dataset"
+def dataset(folder: Path, case: Case, steps: int) -> None:
+    """Rows of 90 to 100 % of the length, in tokens: a word is one, and the chat's frame about 25."""
+    _, tokens, rows = case
+    rng = random.Random(0)
     folder.mkdir(parents=True)
-    for split, count in (("train", rows * STEPS), ("validation", 8)):
+    for split, count in (("train", rows * steps), ("validation", 4)):
         made = []
         for line in range(count):
-            size = max(4, round(length * rng.uniform(0.6, 1.0)) - answer - 20)
-            text, target = " ".join(rng.choices(WORDS, k=size)), " ".join(rng.choices(WORDS, k=answer))
+            size = max(4, round(tokens * rng.uniform(0.9, 1.0)) - ANSWER - 25)
+            text, target = " ".join(rng.choices(WORDS, k=size)), " ".join(rng.choices(WORDS, k=ANSWER))
             e = Example(messages=(Message(role="user", content=f"{line} {text}"),), target=target)
             row = Row(id=e.id, messages=e.messages, target=target, file="rows.csv", line=line + 2, group=e.id)
             made.append(row)
         write_lines(folder / f"{split}.jsonl", made)
     (folder / "dataset.json").write_text(json.dumps({"kind": "instruct", "labels": []}))
-    return folder
 
 
 def base_folder() -> Path:
@@ -110,126 +112,135 @@ def base_folder() -> Path:
     return find("smollm2-135m-instruct").folder
 
 
-def real(name: str, shape: tuple[int, int, int, int], folder: Path) -> dict[str, Any]:
+def happen(case: Case, folder: Path) -> dict[str, Any]:
     """The whole recipe, in this process."""
     from tunesmith.core.stage import Workspace
     from tunesmith.train.recipes.sft import sft
 
-    spec, exec = case(name, shape)
-    marks: list[dict[str, Any]] = []
-
-    def progress(done: float, total: float, label: str, **facts: Any) -> None:
-        from tunesmith.train.cost import machine
-
-        marks.append({"at": label, "step": done, "peak": machine.peak_mib(), "now": machine.resident_bytes() >> 20})
-
-    work = Workspace(root=folder / "work", exec=exec, progress=progress)
+    spec, exec = asked(case)
+    work = Workspace(root=folder / "work", exec=exec)
     sft(spec, SftInputs(dataset=folder / "dataset", base=base_folder()), work)
-    return work.summary | {"marks": marks}
+    return dict(work.summary)
 
 
-def lengths(folder: Path, spec: SftSpec) -> dict[str, Any]:
+def try_steps(case: Case, folder: Path) -> dict[str, Any]:
+    """The planner's own three steps, in this process: what `measure` starts."""
+    from tunesmith.train.cost import probe
+
+    spec, exec = asked(case)
+    question = {"stage": "sft", "spec": plain(spec), "exec": plain(exec), "start": None, "general": None}
+    return probe.answer(question | {"dataset": str(folder / "dataset"), "base": str(base_folder())})
+
+
+def facts_of(folder: Path, spec: SftSpec) -> dict[str, Any]:
     """dataset.json's facts of the made-up rows, as the planner reads them."""
     from tunesmith.text.render import Renderer
     from tunesmith.train.batches import read_rows, render_rows
 
-    documents = render_rows(
-        read_rows(folder / "dataset" / "train.jsonl"), Renderer.load(base_folder(), system=spec.system), 4096
-    )
+    rows = read_rows(folder / "dataset" / "train.jsonl")
+    documents = render_rows(rows, Renderer.load(base_folder(), system=spec.system), 4096)
     sizes, answers = [len(d.ids) for d in documents], [sum(d.trained) for d in documents]
+    longest = {"mean": statistics.mean(answers), "longest": max(answers)}
     return {
         "counts": {"train": len(documents)},
-        "tokens": {
-            "total": sum(sizes), "longest": max(sizes),
-            "prompt": {"mean": statistics.mean(sizes) - statistics.mean(answers)},
-            "answer": {"mean": statistics.mean(answers), "longest": max(answers)},
-        },
-    }  # fmt: skip
-
-
-def one(name: str, shape: tuple[int, int, int, int]) -> dict[str, Any]:
-    from tunesmith.train import precision
-    from tunesmith.train.cost.measure import measure
-
-    spec, exec = case(name, shape)
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        dataset(folder, shape)
-        facts = lengths(folder, spec)
-        found = measure("sft", spec, exec, dataset=folder / "dataset", base=base_folder(), start=None, general=None)
-        started = time.perf_counter()
-        child = [sys.executable, __file__, "--child", name, *(str(x) for x in shape), str(folder)]
-        done = subprocess.run(child, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(done.stderr[-2000:])
-        happened = json.loads(done.stdout.splitlines()[-1])
-        happened["process_s"] = round(time.perf_counter() - started, 1)
-    counted = precision.estimate(read_json(base_folder() / "config.json"), facts, spec, 1.0, exec=exec)
-    return {
-        "name": name,
-        "shape": shape,
-        "facts": facts,
-        "counted": counted,
-        "measured": plain(found),
-        "real": happened,
+        "tokens": {"total": sum(sizes), "longest": max(sizes), "answer": longest},
     }
 
 
-def row(found: dict[str, Any]) -> dict[str, Any]:
-    real, counted, measured = found["real"], found["counted"], found["measured"]
-    length, rows, micro, _ = found["shape"]
-    return {
-        "method": found["name"], "tokens": length, "rows": rows, "micro_batch": micro, "path": real["path"].split(":")[0],
-        "real_mib": real["peak_mib"], "counted_mib": counted["memory_mib"], "measured_mib": measured["peak_mib"],
-        "counted_ratio": round(counted["memory_mib"] / real["peak_mib"], 3),
-        "measured_ratio": round(measured["peak_mib"] / real["peak_mib"], 3),
-        "real_s": real["seconds"], "planned_s": round(real["tokens"] / measured["tokens_per_s"], 2),
-        "time_ratio": round(real["tokens"] / measured["tokens_per_s"] / real["seconds"], 2),
+def child(kind: str, case: Case, folder: Path) -> dict[str, Any]:
+    """`kind` in a process of its own: one at a time."""
+    command = [sys.executable, __file__, "--child", kind, *(str(x) for x in case), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{name_of(case)}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def one(case: Case, steps: int, timed: bool) -> dict[str, Any]:
+    """The row of a case for the table."""
+    from tunesmith.train import precision
+
+    spec, exec = asked(case)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        dataset(folder / "dataset", case, TIMED_STEPS if timed else steps)
+        facts = facts_of(folder, spec)
+        tried = child("steps", case, folder) if timed else None
+        happened = child("whole", case, folder)
+    counted = precision.estimate(read_json(base_folder() / "config.json"), facts, spec, 1.0, exec=exec)
+    found = {
+        "case": name_of(case), "method": case[0], "tokens": case[1], "rows": case[2], "longest": facts["tokens"]["longest"],
+        "path": happened["path"].split(":")[0], "planned_path": counted["path"],
+        "happened_mib": happened["peak_mib"], "counted_mib": counted["memory_mib"],
+        "ratio": round(counted["memory_mib"] / happened["peak_mib"], 3),
+        "parts_mib": counted["memory"],
     }  # fmt: skip
+    if tried is not None:
+        speed = (tried["typical"] or tried["longest"])["tokens_per_s"]
+        found |= {
+            "measured_mib": tried["peak_mib"],
+            "measured_ratio": round(tried["peak_mib"] / happened["peak_mib"], 3),
+            "steps": TIMED_STEPS,
+            "happened_s": happened["seconds"],
+            "planned_s": round(happened["tokens"] / speed, 2),
+            "time_ratio": round(happened["tokens"] / speed / happened["seconds"], 2),
+        }
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", action="append", choices=sorted(METHODS))
-    parser.add_argument("--shape", type=int, action="append", help="index of a shape")
-    parser.add_argument("--raw", type=Path, help="append every case's whole figures to this file")
-    parser.add_argument("--child", nargs=6, help=argparse.SUPPRESS)
+    parser.add_argument("--cases", action="append", metavar="PATTERN", help="of names such as 'lora/128x1'; repeatable")
+    parser.add_argument("--time", action="store_true", help=f"three steps of the planner, then {TIMED_STEPS} real ones")
+    parser.add_argument("--steps", type=int, default=2, help="of a real training without --time")
+    parser.add_argument("--again", action="store_true", help="also what the result file has already")
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        name, *numbers, folder = options.child
-        print(json.dumps(real(name, tuple(int(n) for n in numbers), Path(folder)), default=str))
+        kind, name, tokens, rows, folder = options.child
+        time.perf_counter = time.process_time  # every step's time is read from it
+        run = try_steps if kind == "steps" else happen
+        print(json.dumps(run((name, int(tokens), int(rows)), Path(folder)), default=str))
         return
-    rows = []
-    for shape in [SHAPES[i] for i in options.shape or range(len(SHAPES))]:
-        for name in options.only or METHODS:
-            found = one(name, shape)
-            if options.raw:
-                with open(options.raw, "a") as f:
-                    f.write(json.dumps(found, default=str) + "\n")
-            rows.append(row(found))
-            print(json.dumps(rows[-1]), flush=True)
-    if options.only or options.shape:
-        return
-    RESULT.write_text(json.dumps(summary(rows), indent=2) + "\n", encoding="utf-8")
+    rows_by_case = {r["case"]: r for r in read()}
+    for case in every_case():
+        name = name_of(case)
+        known = rows_by_case.get(name, {})
+        wanted = not options.cases or any(fnmatch.fnmatchcase(name, p) for p in options.cases)
+        if not wanted or (known and not options.again and (not options.time or "time_ratio" in known)):
+            continue
+        rows_by_case[name] = one(case, options.steps, options.time)
+        print(json.dumps({k: v for k, v in rows_by_case[name].items() if k != "parts_mib"}), flush=True)
+        write([rows_by_case[name_of(c)] for c in every_case() if name_of(c) in rows_by_case])
 
 
-def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    def off(key: str) -> dict[str, float]:
-        each = [abs(r[key] - 1) for r in rows]
-        return {"median": round(statistics.median(each), 3), "largest": round(max(each), 3)}
+def read() -> list[dict[str, Any]]:
+    if not RESULT.exists():
+        return []
+    return [r for r in read_json(RESULT, dict[str, Any])["rows"] if "case" in r]
 
-    return {
+
+def write(rows: list[dict[str, Any]]) -> None:
+    def off(key: str) -> dict[str, float] | None:
+        each = [abs(r[key] - 1) for r in rows if key in r]
+        if not each:
+            return None
+        return {"cases": len(each), "median": round(statistics.median(each), 3), "largest": round(max(each), 3)}
+
+    found = {
         "question": "peak memory and time: what the planner says against what happened",
-        "command": "python benchmarks/planner.py",
-        "memory_counted_off": off("counted_ratio"),
+        "command": "python benchmarks/planner.py, in parts",
+        "memory_counted_off": off("ratio"),
         "memory_measured_off": off("measured_ratio"),
         "time_off": off("time_ratio"),
         "rows": rows,
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}",
-        "load_average": [round(x, 1) for x in os.getloadavg()],
+        "machine": f"{os.cpu_count()} cores, {os.environ.get('OMP_NUM_THREADS', 'all')} used, {platform.machine()}",
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")}
         | {"python": platform.python_version()},
     }
+    part = RESULT.with_suffix(".part")
+    part.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    part.replace(RESULT)
 
 
 if __name__ == "__main__":

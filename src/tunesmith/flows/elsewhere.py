@@ -40,7 +40,8 @@ class OnGpu:
 
     def words(self, currency: str) -> str:
         size = f"{self.memory_low_mib:,} to {self.memory_high_mib:,} of {self.gpu.memory_gib * 1024:,.0f} MiB"
-        price = f"{self.gpu.price:g} {currency} an hour, {self.gpu.price_source}"
+        hour = f"{self.gpu.price:g} {currency} an hour, " if self.gpu.price else ""
+        price = f"{hour}{self.gpu.price_source}"
         line = f"{self.gpu.name}: {FITS[self.fits]}, {size}; {cost_words(self.cost, currency)}; {price}"
         if self.fits is not True:
             line += f"; {self.why}" + (f"; would fit with {self.would_fit}" if self.would_fit else "")

@@ -27,7 +27,7 @@ def test_the_packaged_file_names_every_gpu_with_its_source() -> None:
     wanted = ["T4", "L4", "A10", "A100-40GB", "A100-80GB", "H100", "H200", "RTX-3090", "RTX-4090", "RTX-5090", "L40S"]
     assert set(wanted) <= set(prices.gpus)
     for gpu in prices.gpus.values():
-        assert gpu.price > 0 and gpu.price_source and 0 < gpu.watts < 2000
+        assert (gpu.price is None or gpu.price > 0) and gpu.price_source and 0 < gpu.watts < 2000
         assert gpu.bf16_tflops or gpu.fp32_tflops
     assert prices.gpus["T4"].bf16_tflops is None  # Turing has no bf16 units
 
@@ -55,6 +55,18 @@ def test_the_users_file_goes_on_top(tmp_path: Path) -> None:
     assert prices.gpus["Mine"].price == 1.0 and prices.gpus["H100"] == packaged.gpus["H100"]
 
 
+def test_without_a_price_there_is_time_and_energy_and_no_money(tmp_path: Path) -> None:
+    unpriced = [g for g in read_prices().gpus.values() if g.price is None]
+    assert unpriced
+    for gpu in unpriced:
+        cost = on_gpu(gpu, tokens=1000, flops=1e10)
+        assert cost.money is None and cost.kwh is not None and "price" in gpu.price_source
+    path = tmp_path / "prices.yaml"
+    path.write_text(f'date: "2026-11-30"\ngpus: {{{unpriced[0].name}: {{price: 0.7}}, L4: {{price: null}}}}\n')
+    own = read_prices(path).gpus
+    assert own[unpriced[0].name].price == 0.7 and own["L4"].price is None
+
+
 def test_every_problem_of_a_price_file_is_said_at_once_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "prices.yaml"
     path.write_text(BROKEN)
@@ -74,5 +86,6 @@ def test_the_time_on_a_gpu_is_its_peak_between_two_stated_shares() -> None:
     assert cost.seconds.low == pytest.approx(1e6 * 4e10 / (989e12 * USED[1]))
     assert cost.seconds.high == pytest.approx(1e6 * 4e10 / (989e12 * USED[0]))
     assert "computed" in cost.basis and "25%" in cost.basis
-    assert cost.money is not None and cost.money.high == pytest.approx(cost.seconds.high / 3600 * gpu.price)
+    assert cost.money is not None and gpu.price
+    assert cost.money.high == pytest.approx(cost.seconds.high / 3600 * gpu.price)
     assert cost.kwh is not None and cost.kwh.low < cost.kwh.high <= cost.seconds.high / 3600 * 0.7

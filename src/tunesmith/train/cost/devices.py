@@ -13,6 +13,7 @@ from tunesmith.core.errors import InputError, Problem
 
 TOP = ("date", "currency", "source", "gpus")
 NUMBERS = ("memory_gib", "bf16_tflops", "fp32_tflops", "bandwidth_gb_s", "watts", "price")
+EMPTY = ("bf16_tflops", "fp32_tflops", "price")  # may be null
 NEEDED = ("memory_gib", "bandwidth_gb_s", "watts", "price")
 
 
@@ -24,7 +25,7 @@ class Gpu:
     fp32_tflops: float | None
     bandwidth_gb_s: float
     watts: float
-    price: float  # an hour
+    price: float | None  # an hour; None: none is known
     price_source: str
 
 
@@ -117,7 +118,7 @@ def _gpu(name: str, entry: strict_yaml.Node, known: dict[str, Gpu], date: str, p
     values = {k: n.value for k, n in entry.value.items()}
     for key, node in entry.value.items():
         if key in NUMBERS:
-            empty = node.value is None and key in ("bf16_tflops", "fp32_tflops")
+            empty = node.value is None and key in EMPTY
             is_number = isinstance(node.value, int | float) and not isinstance(node.value, bool)
             if not empty and not (is_number and node.value > 0):
                 problems.append(_problem(node, f"{name}: {key} is {node.value!r}, not a number above 0"))

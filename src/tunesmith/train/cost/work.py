@@ -2,9 +2,13 @@
 
 Products alone are counted, 2 operations for each weight and token: forward once, the gradient of the activations
 once, the gradient of the trained weights once more; computed twice where layers are checkpointed. Attention adds
-what its scores cost. Every figure for a device that was not measured is "computed": peak rate times a share of it
-that trainings usually reach, 25 to 45 % (the range of published fine-tuning and pre-training runs, e.g. 43 % in
-Llama 3, arXiv:2407.21783, table 4, for large models; small models and short texts reach less).
+what its scores cost. Every figure for a device that was not measured is "computed": peak rate times a share of it.
+
+The share, 25 to 45 %, is the range that MosaicML measured on H100s in bf16 (26 to 46 % of the dense peak, models of
+0.76 to 70 billion weights, 512 to 65,536 tokens: mosaicml/llm-foundry, scripts/train/benchmarking/README.md; Llama 3
+reports 38 to 43 %, arXiv:2407.21783, table 4). The same table has 43 to 64 % on A100s, so there the time is rather
+less than computed. These were pre-trainings with full batches. That fine-tuning one model on one GPU reaches as much is
+our assumption: small models, short texts and small micro-batches reach less, and then it takes longer.
 """
 
 from __future__ import annotations
@@ -17,9 +21,9 @@ from tunesmith.train.cost.devices import Gpu
 from tunesmith.train.cost.memory import Load
 from tunesmith.train.cost.skeleton import Skeleton
 
-USED = (0.25, 0.45)  # share of a GPU's peak rate
-QUANTIZED = 1.3  # times as long: weights are made again for each product (Dettmers et al. 2023 and PEFT's own figures)
-DRAWN = (0.6, 1.0)  # share of a GPU's power limit while it trains
+USED = (0.25, 0.45)  # share of a GPU's peak rate: see above
+QUANTIZED = 1.3  # times as long, since weights are made again for each product: an assumption, no source
+DRAWN = (0.6, 1.0)  # share of a GPU's power limit while it trains: an assumption, no source
 OTHER_METHOD_UNSURE = 0.5  # more, of another method's time by its arithmetic alone: paths and kernels differ
 MEASURED_UNSURE = 0.25  # of a time that rests on three measured steps
 
@@ -74,7 +78,7 @@ def on_gpu(gpu: Gpu, tokens: int, flops: float) -> Cost:
     kwh = Span(low=hours.low * gpu.watts * DRAWN[0] / 1000, high=hours.high * gpu.watts * DRAWN[1] / 1000)
     number = "bf16" if gpu.bf16_tflops else "fp32"
     basis = f"computed: {USED[0]:.0%} to {USED[1]:.0%} of its {number} peak"
-    return Cost(seconds=seconds, kwh=kwh, money=hours.times(gpu.price), basis=basis)
+    return Cost(seconds=seconds, kwh=kwh, money=hours.times(gpu.price) if gpu.price else None, basis=basis)
 
 
 def here(seconds: float, *, unsure: float, watts: float | None, energy_price: float, basis: str) -> Cost:
