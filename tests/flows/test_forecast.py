@@ -12,9 +12,12 @@ from tests.small import make_project
 from tunesmith.api import Project
 from tunesmith.cli.app import run as cli
 from tunesmith.core.errors import InputError
+from tunesmith.core.stage import Exec
 from tunesmith.flows import forecast
 from tunesmith.flows.planned import compared
+from tunesmith.flows.run import walk
 from tunesmith.train.cost import machine
+from tunesmith.train.cost.measure import Measured
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +116,42 @@ def test_training_notes_its_forecast_and_warns_where_it_cannot_fit(
     run = project.train()
     assert any("warning" in s and "100 are free" in s for s in said)
     assert {c.what for c in compared(project.ledger, run)} == {"steps", "peak MiB"}  # no speed was known
+
+
+def test_several_processes_are_not_measured_and_it_is_said(project: Project, planned: Any) -> None:
+    found = Project.open(project.root, ["exec.processes=2", "train.epochs=2"]).plan().training
+    assert found.measured_peak_mib is None and found.ranks == 2
+    assert "the three steps are of one process, and exec makes 2" in str(found)
+    assert "not taken into account" in str(found)
+
+
+def test_what_changes_a_step_is_measured_anew(project: Project) -> None:
+    journey = walk(project.context, "prepare")
+    step = forecast.train_step_of(journey)
+    spec, inputs = step.build(journey)
+
+    def asked(**exec: Any) -> Any:
+        return forecast.probe_question(journey, spec, inputs, Exec(**exec))["asked"]
+
+    assert asked(log_every=9, save_every_s=1.0, isolate=True) == asked()
+    changed = [
+        {"device": "cpu"}, {"attention": "eager"}, {"compile": True}, {"kernels": "none"}, {"activation_offload": True},
+        {"offload_optimizer": True}, {"threads": 1}, {"micro_batch_tokens": 1}, {"gradient_checkpointing": True},
+    ]  # fmt: skip
+    assert len({asked(**c) for c in changed} | {asked()}) == len(changed) + 1
+
+
+def test_on_a_gpu_its_own_memory_counts(project: Project, planned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(*a: Any, **k: Any) -> Measured:
+        return Measured(
+            peak_mib=900, tokens_per_s=5000.0, longest_tokens=64, longest_tokens_per_s=5000.0, trained_weights=1,
+            path="flat", watts=None, device="cuda:0", free_mib=800,
+        )  # fmt: skip
+
+    monkeypatch.setattr(forecast, "measure", measured)
+    monkeypatch.setattr(machine, "on_gpu", lambda device: True)
+    said = Project.open(project.root, ["exec.threads=1"])  # asked anew
+    unknown, found = said.plan(probe=False).training, said.plan().training
+    assert unknown.device == found.device == "cuda" and "file" not in found.memory_mib
+    assert unknown.free_mib is None and unknown.fits is None and "unknown MiB are free" in str(unknown)
+    assert found.free_mib == 800 and found.fits is False

@@ -116,9 +116,10 @@ def methods(journey: Journey, names: tuple[str, ...], *, probe: bool) -> Methods
     prices, gpus = prices_for(journey.context, names)
     asked, here = Asked.of(journey), forecast.training(journey, probe=probe)
     own = (asked.spec.method, asked.spec.optimizer)
+    free = here.free_mib * machine.MIB if here.free_mib is not None else float(machine.free_bytes())
     found = ranking.options(
-        asked.skeleton, device=HERE, limit_bytes=here.free_mib * machine.MIB / (1 - ranking.RESERVED),
-        count=asked.count_here(), cost=lambda m: asked.cost_here(here, m), exec=asked.exec, configured=own,
+        asked.skeleton, device=HERE, limit_bytes=free / (1 - ranking.RESERVED),
+        count=asked.count_here(here.device), cost=lambda m: asked.cost_here(here, m), exec=asked.exec, configured=own,
     )  # fmt: skip
     for gpu in gpus:
         found += ranking.options(
@@ -127,7 +128,7 @@ def methods(journey: Journey, names: tuple[str, ...], *, probe: bool) -> Methods
         )  # fmt: skip
     return Methods(
         options=tuple(found),
-        devices={HERE: here.free_mib / 1024, **{g.name: g.memory_gib for g in gpus}},
+        devices={HERE: free / 2**30, **{g.name: g.memory_gib for g in gpus}},
         rule=RULE,
         currency=prices.currency,
         date=prices.date,
@@ -165,9 +166,9 @@ class Asked:
     def limit_of(self, gpu: Gpu) -> float:
         return gpu.memory_gib * 2**30 * (1 - ranking.RESERVED)
 
-    def count_here(self) -> Callable[[MethodSpec, str, Exec], Memory]:
+    def count_here(self, device: str) -> Callable[[MethodSpec, str, Exec], Memory]:
         def count(method: MethodSpec, optimizer: str, exec: Exec) -> Memory:
-            found = self._count(method, optimizer, exec, self.spec.precision, "cpu")
+            found = self._count(method, optimizer, exec, self.spec.precision, device)
             return replace(
                 found, parts={n: b for n, b in found.parts.items() if n != "file"}
             )  # the system takes it back

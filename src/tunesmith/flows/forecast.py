@@ -26,6 +26,9 @@ from tunesmith.train.cost.measure import Measured, measure
 from tunesmith.train.cost.skeleton import Skeleton, from_json, skeleton_of, to_json
 from tunesmith.train.cost.work import Cost
 
+NOT_IN_STEPS = (  # of Exec: what the three steps do not do, or do alike
+    "save_every_s", "log_every", "isolate", "processes", "engine", "nodes", "node_rank", "rendezvous",
+)  # fmt: skip
 UNKNOWN_SPEED = "no speed is known yet: tunesmith plan measures it"
 
 
@@ -45,9 +48,11 @@ class Training:
     memory_high_mib: int
     measured_peak_mib: float | None  # in three steps at the longest batch
     not_measured: str  # why not; "" where it was
+    ranks: int  # processes that will train; the figures are of one
+    device: str  # cpu or cuda: whose memory it is
     tokens_per_second: float | None
     cost: Cost | None  # None: no speed is known
-    free_mib: int
+    free_mib: int | None  # None: of a GPU that was not asked
     checkpoint_mib: float
 
     @property
@@ -58,6 +63,8 @@ class Training:
     @property
     def fits(self) -> bool | None:
         """None within the uncertainty. What the system can take back is not counted."""
+        if self.free_mib is None:
+            return None
         back = self.memory_mib.get("file", 0.0)
         if self.measured_peak_mib is not None:
             return self.measured_peak_mib - back <= self.free_mib
@@ -75,10 +82,13 @@ class Training:
             found.append(f"memory measured: {self.measured_peak_mib:,.0f} MiB in three steps at the longest batch")
         elif self.not_measured:
             found.append(f"memory not measured: {self.not_measured}")
+        if self.ranks > 1:
+            found.append(f"of one process by itself: that exec makes {self.ranks} of them is not taken into account")
         if self.fits is not True:
+            free = "unknown" if self.free_mib is None else f"{self.free_mib:,}"
             sure = "does not fit" if self.fits is False else "may not fit"
             found.append(
-                f"! it {sure}: {self.free_mib:,} MiB are free. What would: exec.gradient_checkpointing: true, a smaller"
+                f"! it {sure}: {free} MiB are free. What would: exec.gradient_checkpointing: true, a smaller"
                 " exec.micro_batch_tokens, or another method (tunesmith plan --methods)"
             )
         found.append(cost_words(self.cost) if self.cost else UNKNOWN_SPEED)
@@ -103,12 +113,13 @@ def training(journey: Journey, *, probe: bool, timed: Callable[[Journey, str], f
     context, step = journey.context, train_step_of(journey)
     spec, inputs = step.build(journey)
     exec, skeleton, config = exec_for(journey, step), skeleton_for(journey), config_of(journey)
-    counted = estimate(config, journey.dataset, spec, 1.0, exec=exec, skeleton=skeleton)
-    memory = training_memory(config, skeleton, journey.dataset, spec, exec)
+    device = "cuda" if machine.on_gpu(exec.device) else "cpu"
+    counted = estimate(config, journey.dataset, spec, 1.0, exec=exec, skeleton=skeleton, device=device)
+    memory = training_memory(config, skeleton, journey.dataset, spec, exec, device=device)
     free = machine.free_bytes()
-    hopeless = memory.needed * (1 - memory.unsure) > free
+    hopeless = device == "cpu" and memory.needed * (1 - memory.unsure) > free
     measured, why = _checked(journey, step, spec, inputs, exec, probe=probe, hopeless=hopeless)
-    speed, basis = _speed(journey, spec, measured)
+    speed, basis = _speed(journey, spec, exec, measured)
     if speed is None and timed is not None and not hopeless:
         speed, basis = timed(journey, spec.precision), "measured: a timing of made-up rows here"
     settings = context.settings.plan
@@ -130,9 +141,11 @@ def training(journey: Journey, *, probe: bool, timed: Callable[[Journey, str], f
         memory_high_mib=counted["memory_high_mib"],
         measured_peak_mib=measured.peak_mib if measured else None,
         not_measured=why,
+        ranks=exec.ranks,
+        device=device,
         tokens_per_second=speed,
         cost=cost,
-        free_mib=round(free / machine.MIB),
+        free_mib=round(free / machine.MIB) if device == "cpu" else measured.free_mib if measured else None,
         checkpoint_mib=counted["checkpoint_mib"],
     )
 
@@ -156,6 +169,8 @@ def _checked(
 ) -> tuple[Measured | None, str]:
     """What three steps took, remembered or taken now; else why there are none."""
     context, question = journey.context, probe_question(journey, spec, inputs, exec)
+    if exec.ranks > 1:
+        return None, f"the three steps are of one process, and exec makes {exec.ranks} of them"
     found = auto.known(context, "steps", question)
     if found is not None:
         return msgspec.convert(found, Measured), ""
@@ -176,7 +191,7 @@ def probe_question(journey: Journey, spec: Any, inputs: dict[str, Any], exec: Ex
     values = plain(spec)
     for name in ("lr", "epochs", "schedule", "warmup", "decay", "seed", "metric", "validate_times", "patience"):
         values.pop(name, None)
-    how = {n: plain(exec)[n] for n in ("micro_batch_tokens", "threads", "packing", "gradient_checkpointing")}
+    how = {n: v for n, v in plain(exec).items() if n not in NOT_IN_STEPS}
     return {"asked": content_id({"spec": values, "inputs": inputs, "exec": how}), "base": journey.base.artifact.id}
 
 
@@ -195,11 +210,12 @@ def _measure(journey: Journey, step: Step, spec: Any, exec: Exec, inputs: dict[s
     )
 
 
-def _speed(journey: Journey, spec: Any, measured: Measured | None) -> tuple[float | None, str]:
+def _speed(journey: Journey, spec: Any, exec: Exec, measured: Measured | None) -> tuple[float | None, str]:
     """(tokens a second, what it rests on): a finished training like this one, else the three steps."""
     for run in journey.context.ledger.runs(limit=20):
         same = run.stage in ("sft", "domain") and run.status == "finished" and run.metrics.get("tokens_per_s")
         alike = all(run.spec.get(n) == plain(spec)[n] for n in ("method", "precision", "optimizer"))
+        alike = alike and run.metrics.get("ranks", 1) == exec.ranks
         if same and alike and run.inputs.get("base") == journey.base.artifact.id:
             return float(run.metrics["tokens_per_s"]), "measured: an earlier training here"
     if measured is not None:

@@ -69,17 +69,18 @@ def estimate(
     *,
     exec: Exec | None = None,
     skeleton: Skeleton | None = None,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     """What a training will take: steps, tokens, seconds (validation not counted), memory and disk.
 
     `config` is the base model's config.json, `dataset` is dataset.json, `spec` an SftSpec or a DomainSpec, `exec`
-    the micro-batch and whether layers are computed twice (default: as Exec's own). memory_mib is the sum of
+    the micro-batch and whether layers are computed twice (default: as Exec's own), `device` cpu or cuda. memory_mib is the sum of
     `memory`'s parts and lies between memory_low_mib and memory_high_mib.
     """
     exec, skeleton = exec or Exec(), skeleton or skeleton_of(config)
     rows, total = dataset["counts"]["train"], sum(dataset["counts"].values())
     tokens = round(dataset["tokens"]["total"] / max(1, total) * rows * spec.epochs)
-    found = training_memory(config, skeleton, dataset, spec, exec)
+    found = training_memory(config, skeleton, dataset, spec, exec, device=device)
     trained = counting.trained_count(skeleton, spec.method)
     parts = {name: round(size / MIB, 1) for name, size in found.parts.items()}
     return {

@@ -55,6 +55,16 @@ def test_full_fine_tuning_holds_16_bytes_a_weight_and_other_optimizers_less(llam
     assert adamw.total > eight.total > factor.total
 
 
+def test_gradients_take_the_place_of_activations_unless_a_second_micro_batch_meets_them(llama: Skeleton) -> None:
+    values: dict[str, Any] = {"precision": "bf16", "device": "cuda", "optimizer": "adamw"}
+    several = load_of(DATASET, global_batch=16, micro_batch_tokens=1000)
+    one = load_of(DATASET, global_batch=1, micro_batch_tokens=1000)
+    assert one.whole_step and not several.whole_step and one.rows == several.rows == 1
+    apart, shared = (memory(LLAMA_8B, llama, FULL, load, **values) for load in (several, one))
+    assert apart.parts["gradients"] == 4 * llama.count
+    assert shared.parts["gradients"] == 4 * llama.count - shared.parts["activations"] > 0
+
+
 def test_a_quantized_base_takes_about_half_a_byte_a_weight(llama: Skeleton) -> None:
     four = counted(llama, replace(LORA, kind="qlora", bits=4, double_quant=True))
     assert four.parts["weights"] < 0.45 * counted(llama).parts["weights"]

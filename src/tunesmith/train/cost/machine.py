@@ -8,6 +8,7 @@ from pathlib import Path
 
 MIB = 2**20
 RAPL = Path("/sys/class/powercap")
+NVIDIA = Path("/proc/driver/nvidia/gpus")  # as NVIDIA's driver lists what it drives
 
 
 def free_bytes() -> int:
@@ -24,6 +25,11 @@ def free_bytes() -> int:
     except OSError:
         pass  # not Linux, or no container: the first figure stands
     return free
+
+
+def on_gpu(device: str) -> bool:
+    """Whether exec.device will be a GPU: said, or `auto` where a driver has one."""
+    return device.startswith("cuda") or (device == "auto" and NVIDIA.is_dir() and any(NVIDIA.iterdir()))
 
 
 def resident_bytes() -> int:

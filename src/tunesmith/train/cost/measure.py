@@ -33,6 +33,8 @@ class Measured:
     trained_weights: int
     path: str
     watts: float | None  # mean draw of the processors, where the system says
+    device: str  # cpu, or the GPU whose memory peak_mib is of
+    free_mib: int  # of that memory, before
 
 
 def measure(
@@ -78,4 +80,6 @@ def read(found: dict[str, Any]) -> Measured:
         trained_weights=found["trained_weights"],
         path=found["path"],
         watts=found["watts"],
+        device=found["device"],
+        free_mib=found["free_mib"],
     )

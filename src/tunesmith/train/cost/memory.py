@@ -4,7 +4,8 @@ weights      the frozen base, quantized where the method says so; of full fine-t
 file         of the weights' file, what is in memory beside copies of its weights and beyond all else: the system
              counts its pages as ours and takes them back when memory is short
 trained      the method's own weights, fp32
-gradients    of the trained weights, fp32
+gradients    of the trained weights, fp32; where a step is one micro-batch, what they take beyond the activations, since
+             the backward frees these as it makes those
 optimizer    what it remembers of each trained weight
 activations  what the backward keeps of the largest micro-batch, and the widest layer's own passing buffers
 logits       at the supervised places, which alone have any, and their gradient
@@ -14,7 +15,7 @@ program      the interpreter, torch and transformers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tunesmith.model.methods.spec import MethodSpec
@@ -43,6 +44,7 @@ class Load:
     answers: int  # supervised tokens of a row
     all_rows: int
     all_tokens: int
+    whole_step: bool = False  # no second micro-batch meets the first one's gradients
 
     @property
     def padded(self) -> int:
@@ -79,12 +81,15 @@ def load_of(dataset: dict[str, Any], *, global_batch: int, micro_batch_tokens: i
     longest = max(1, int(tokens["longest"])) + virtual_tokens
     total = sum(dataset["counts"].values())
     answer = tokens.get("answer", {})
+    step = max(1, min(global_batch, rows))
+    together = max(1, min(step, micro_batch_tokens // longest))
     return Load(
-        rows=max(1, min(global_batch, rows, micro_batch_tokens // longest)),
+        rows=together,
         tokens=longest,
         answers=max(1, round(answer.get("longest") or answer.get("mean") or 8)),
         all_rows=total,
         all_tokens=int(tokens["total"]),
+        whole_step=together == step,
     )
 
 
@@ -121,13 +126,14 @@ def memory(
     else:
         autocast = full and precision == "bf16"
         activations, logits = _plain(config, skeleton, method, load, precision, autocast, checkpointing)
+    activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
     parts = {
         "weights": counting.base_bytes(skeleton, method, each) + (_copies(skeleton, method, precision) if flat else 0),
         "trained": 0 if full else 4 * trained,
-        "gradients": 4 * trained,
+        "gradients": max(0, 4 * trained - activations) if load.whole_step else 4 * trained,
         "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained)
         + (4 * trained if full and trained_in == "bf16" and master == "fp32" else 0),
-        "activations": round(activations * (HEAP if device == "cpu" and flat else 1.0)),
+        "activations": activations,
         "logits": logits,
         "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
         "program": PROGRAM[device],
@@ -203,10 +209,11 @@ def _plain(
     from tunesmith.train.cost.saved import saved
 
     supervised = load.rows * load.answers
-    found = saved(
+    row = saved(  # of one: what is not of a row (angles of positions) is within 1 % of the rest
         config, method, dtype="fp32" if method.kind == "full" else precision,
-        rows=load.rows, tokens=load.tokens, supervised=supervised, autocast=autocast,
+        rows=1, tokens=load.tokens, supervised=load.answers, autocast=autocast,
     )  # fmt: skip
+    found = replace(row, layer=load.rows * row.layer, rest=load.rows * row.rest)
     stream = load.padded * s.hidden * (4 if precision == "fp32" or method.kind == "full" else 2)
     if checkpointing == "selective":  # what products and attention gave is kept
         outputs = sum(x.outputs for x in s.linears) // max(1, s.layers) + s.heads * s.head_size

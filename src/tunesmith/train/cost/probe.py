@@ -3,7 +3,9 @@
     python -m tunesmith.train.cost.probe < question.json > answer.json
 
 The recipe's own `prepared` and `accumulate` run on the batch of the longest examples, then on the first batches
-of the schedule. Nothing is written. measure.py asks; read it for the question's and the answer's fields.
+of the schedule. Nothing is written. measure.py asks; read it for the question's and the answer's fields. They run on
+the device that training will run on, with its offload, attention, kernels and checkpointing; always as one process:
+exec.processes, nodes and engine are not taken into account, and flows/forecast.py says so in place of asking.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import torch
 
 from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Exec
+from tunesmith.model.device import device_of
 from tunesmith.model.flat_layout import Document
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim
@@ -39,6 +42,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     exec = msgspec.convert(question["exec"], Exec)
     if exec.threads:
         torch.set_num_threads(exec.threads)
+    device = device_of(exec.device)
+    free = free_mib(device)
     spec: Any = msgspec.convert(question["spec"], DomainSpec if question["stage"] == "domain" else SftSpec)
     base = Path(question["base"])
     longest, typical = batches(spec, question, base)
@@ -57,6 +62,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         sft.accumulate(forward, batch, 0, exec.micro_batch_tokens)
         optim.clip(parameters.values(), spec.max_grad_norm)
         optim.apply(optimizer, lr=0.0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # what was asked of it is done
         timed.append((sum(len(d.ids) for d in batch), time.perf_counter() - started))
         if time.perf_counter() - begun > SECONDS and len(timed) > 2:
             break
@@ -64,7 +71,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     return {
         "program_mib": round(program / machine.MIB),
         "loaded_mib": loaded,
-        "peak_mib": machine.peak_mib(),
+        "peak_mib": peak_mib(device),
+        "device": str(device),
+        "free_mib": free,
         "trained_weights": sum(p.numel() for p in parameters.values()),
         "path": forward.path,
         "why": forward.why,
@@ -72,6 +81,18 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         "typical": rate(timed[STEPS + 1 :]) if typical else None,
         "watts": (drawn - energy) / passed if energy is not None and drawn is not None and drawn > energy else None,
     }
+
+
+def peak_mib(device: torch.device) -> int:
+    """Of this process, or on a GPU of what torch took of its memory."""
+    if device.type != "cuda":
+        return machine.peak_mib()
+    return round(torch.cuda.max_memory_reserved(device) / machine.MIB)
+
+
+def free_mib(device: torch.device) -> int:
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else machine.free_bytes()
+    return round(free / machine.MIB)
 
 
 def rate(timed: Sequence[tuple[int, float]]) -> dict[str, Any] | None:
