@@ -73,7 +73,11 @@ def test_reading_settings_and_runs_loads_no_torch(tmp_path: Path) -> None:
 DATA = tunesmith.get_command(ROOT, "data")
 UNDER = [(("data", name), words) for verbs in DATA_VERBS.values() for name, words in verbs.items()]
 EVERY = [*(((name,), WORDS[name]) for name in NAMES if name != "data"), *UNDER]
-WITHOUT_PROJECT = {("data", "look"), ("methods",)}
+OWN_OPTIONS = {
+    ("data", "look"): {"as_json"},
+    ("methods",): {"as_json"},
+    ("tasks",): {"projects", "overrides", "as_json"},
+}
 
 
 @pytest.mark.parametrize(("path", "words"), EVERY, ids=lambda v: " ".join(v) if isinstance(v, tuple) else "")
@@ -85,7 +89,7 @@ def test_each_verb_says_it_takes_the_common_options(path: tuple[str, ...], words
     assert command.name == path[-1]
     if len(path) == 1:
         assert (command.help or "").split("\n")[0] == words
-    wanted = {"as_json"} if path in WITHOUT_PROJECT else {"project", "overrides", "as_json"}
+    wanted = OWN_OPTIONS.get(path, {"project", "overrides", "as_json"})
     assert wanted <= {p.name for p in command.params}
 
 

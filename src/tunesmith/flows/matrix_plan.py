@@ -1,7 +1,7 @@
 """What a matrix consists of, and what it will take: cells, what is in the ledger already, seconds.
 
-The speed of a method is what it last reached with this base, else a share of what LoRA reaches: the shares were
-measured on two CPU cores with a 135M model. The first finished cells correct what is said of the rest.
+The speed of a method is what it last reached with this base, else a share of what LoRA reaches: rough figures, from
+one-round measurements of full and QLoRA and by estimate for the others. Finished cells correct what is said of the rest.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from tunesmith.train.stages import SftSpec
 On = Literal["subset", "all"]
 START_S = 12.0  # of a process: its imports, twice the model, the probe of the path
 # tokens a second against LoRA's on the flat path
-SHARES = {"lora": 1.0, "full": 0.35, "qlora": 0.12, "bottleneck": 0.2, "ia3": 0.2, "prompt": 0.15, "p_tuning": 0.15,
+SHARES = {"lora": 1.0, "full": 0.4, "qlora": 0.45, "bottleneck": 0.2, "ia3": 0.2, "prompt": 0.15, "p_tuning": 0.15,
           "prefix": 0.2}  # fmt: skip
-PLAIN_LORA = 0.2  # dora, or dropout: off the flat path
+PLAIN_LORA = 0.2  # with dropout or noise: off the flat path
 BESIDE = 0.5  # answers of a model that is not merged, against one that is
 EXTRA_MODULES = {"quant": "bitsandbytes"}
 
@@ -215,7 +215,7 @@ def forecast(cells: list[Cell], lora_speed: float) -> None:
 
 def share(spec: SftSpec) -> float:
     method = spec.method
-    if method.kind == "lora" and (method.dora or method.dropout or spec.neftune_alpha):
+    if method.kind == "lora" and (method.dropout or spec.neftune_alpha):
         return PLAIN_LORA
     return SHARES.get(method.kind, PLAIN_LORA)
 
