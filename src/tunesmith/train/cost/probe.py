@@ -26,7 +26,7 @@ from tunesmith.model.device import device_of
 from tunesmith.model.flat_layout import Document
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim
-from tunesmith.train.batches import Schedule, read_rows, render_rows
+from tunesmith.train.batches import Schedule
 from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainSpec
 from tunesmith.train.recipes import domain, sft
@@ -111,15 +111,16 @@ def batches(spec: Any, question: dict[str, Any], base: Path) -> tuple[list[Docum
     """(the longest examples as one batch, the first batches of the schedule)."""
     if isinstance(spec, DomainSpec):
         return _windows(spec, question, base)
-    rows = read_rows(Path(question["dataset"]) / "train.jsonl")
-    renderer = Renderer.load(base, system=spec.system)
+    rows = sft.rows_of(spec, Path(question["dataset"]))
     # of a mixture with general data, the rows alone: they are as long
     schedule = Schedule(rows, epochs=spec.epochs, global_batch=spec.global_batch, seed=spec.seed)
     by_size = sorted(rows, key=_characters, reverse=True)[: CANDIDATES * spec.global_batch]
-    documents = sorted(render_rows(by_size, renderer, spec.max_tokens), key=lambda d: -len(d.ids))
-    steps = range(min(STEPS, schedule.steps))
-    typical = [render_rows([rows[i] for i in schedule.batch(step)], renderer, spec.max_tokens) for step in steps]
-    return documents[: spec.global_batch], typical
+    longest = [max(worded, key=lambda d: len(d.ids)) for worded in sft.documents_of(spec, base, by_size)]
+    typical = []
+    for step in range(min(STEPS, schedule.steps)):
+        worded = sft.documents_of(spec, base, [rows[i] for i in schedule.batch(step)])
+        typical.append([each[(step + place) % len(each)] for place, each in enumerate(worded)])  # every wording in turn
+    return sorted(longest, key=lambda d: -len(d.ids))[: spec.global_batch], typical
 
 
 def _windows(spec: DomainSpec, question: dict[str, Any], base: Path) -> tuple[list[Document], list[list[Document]]]:

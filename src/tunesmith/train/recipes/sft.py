@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from tunesmith.core.canonical import content_id
+from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document
@@ -145,22 +146,22 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
 
 def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
     """The rows and the general data, rendered. Raises DataError for rows that cannot be learnt from."""
-    rows = read_rows(inputs.dataset / "train.jsonl")
-    if spec.turns == "last":
-        rows = [last_turn_only(row) for row in rows]
+    rows = rows_of(spec, inputs.dataset)
     general = [] if inputs.general is None else read_rows(inputs.general / "train.jsonl")
-    return Pool(
-        rows,
-        wordings(
-            rows,
-            inputs.base,
-            templates=(("serving", spec.template), *spec.templates),
-            systems=(("serving", spec.system), *spec.systems),
-            max_tokens=spec.max_tokens,
-        ),
-        general_documents(general, renderer, spec.max_tokens),
-        seed=spec.seed,
-    )
+    documents = documents_of(spec, inputs.base, rows)
+    return Pool(rows, documents, general_documents(general, renderer, spec.max_tokens), seed=spec.seed)
+
+
+def rows_of(spec: SftSpec, dataset: Path) -> list[Row]:
+    rows = read_rows(dataset / "train.jsonl")
+    return [last_turn_only(row) for row in rows] if spec.turns == "last" else rows
+
+
+def documents_of(spec: SftSpec, base: Path, rows: Sequence[Row]) -> list[list[Document]]:
+    """Each row in every wording that training may draw, the one that serves first."""
+    templates = (("serving", spec.template), *spec.templates)
+    systems = (("serving", spec.system), *spec.systems)
+    return wordings(rows, base, templates=templates, systems=systems, max_tokens=spec.max_tokens)
 
 
 def at_start(
