@@ -196,7 +196,7 @@ def recount(row: dict[str, Any]) -> dict[str, Any]:
     case: Case = (row["method"], row["tokens"], row["rows"])
     spec, exec = asked(case)
     with tempfile.TemporaryDirectory() as scratch:
-        dataset(Path(scratch) / "dataset", case, row["steps"])
+        dataset(Path(scratch) / "dataset", case, row.get("steps", 2))
         facts = facts_of(Path(scratch), spec)
     counted = precision.estimate(read_json(base_folder() / "config.json"), facts, spec, 1.0, exec=exec)
     ratio = round(counted["memory_mib"] / row["happened_mib"], 3)

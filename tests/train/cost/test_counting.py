@@ -23,6 +23,7 @@ FAMILIES: dict[str, dict[str, object]] = {
     "llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {}, "gpt2": {}, "falcon": {},
     "phi": {}, "opt": {"ffn_dim": 96, "word_embed_proj_dim": 48}, "bloom": {},
 }  # fmt: skip
+ALIKE = ("mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi")  # counted as llama is: with the slow tests
 LORA = MethodSpec(kind="lora", rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
 FULL = replace(LORA, kind="full")
 BOTTLENECK = replace(LORA, kind="bottleneck", placement="pfeiffer", reduction=16.0, activation="relu")
@@ -47,7 +48,7 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] * (f in ALIKE)) for f in FAMILIES])
 def test_every_method_trains_what_is_counted(tmp_path: Path, family: str) -> None:
     base = make_tiny(tmp_path / "m", family, **FAMILIES[family])
     skeleton = from_json(json.loads(json.dumps(to_json(skeleton_of(json.loads((base / "config.json").read_text()))))))

@@ -65,6 +65,17 @@ def test_gradients_take_the_place_of_activations_unless_a_second_micro_batch_mee
     assert shared.parts["gradients"] == 4 * llama.count - shared.parts["activations"] > 0
 
 
+def test_bf16_weights_take_the_plain_path_and_one_weight_more_while_it_is_rounded(llama: Skeleton) -> None:
+    load = Load(rows=1, tokens=64, answers=8, all_rows=1, all_tokens=64)
+    values: dict[str, Any] = {"precision": "bf16", "optimizer": "adamw", "trained_in": "bf16"}
+    chance, copies = (memory(LLAMA_8B, llama, FULL, load, master=m, **values) for m in ("stochastic", "fp32"))
+    assert chance.path == copies.path == "plain"
+    assert chance.parts["weights"] == copies.parts["weights"] == 2 * llama.count
+    largest = 128256 * 4096
+    assert chance.parts["optimizer"] == 8 * llama.count + 18 * largest
+    assert copies.parts["optimizer"] == 12 * llama.count
+
+
 def test_a_quantized_base_takes_about_half_a_byte_a_weight(llama: Skeleton) -> None:
     four = counted(llama, replace(LORA, kind="qlora", bits=4, double_quant=True))
     assert four.parts["weights"] < 0.45 * counted(llama).parts["weights"]

@@ -27,12 +27,14 @@ MATH_KEYS = 512  # as in model/flat_layout.py, which loads torch
 LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/losses.py
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HEAP = 1.15  # what the flat path's activations take of the heap, over their own bytes: blocks free and not given back
+ROUNDED_BYTES = 18  # of one weight's number while it is rounded by chance: copy, noise, sum and result in 32 bits, bf16
 ROW_BYTES, TOKEN_BYTES = 2_000, 45  # an example in Python: its texts; an id, a flag and their places
 PROGRAM = {"cpu": 520 << 20, "cuda": 800 << 20}  # on a GPU: its context and the libraries' work space
 UNSURE = {
     "cpu": 0.10,
     "cuda": 0.20,
 }  # share by which a counted sum may be off; the first as benchmarks/planner.py found
+UNSURE_BF16_WEIGHTS = 0.15  # of full fine-tuning: happened was 12 % above the parts that are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,10 +95,12 @@ def load_of(dataset: dict[str, Any], *, global_batch: int, micro_batch_tokens: i
     )
 
 
-def path_of(skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool | str) -> str:
+def path_of(
+    skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool | str, trained_in: str = "fp32"
+) -> str:
     """The forward that training will take, as model/flat_fit.py and train/forward.py choose it where the probe
     agrees."""
-    fitting = method.kind in ("lora", "qlora", "full") and not method.dropout
+    fitting = method.kind in ("lora", "qlora", "full") and not method.dropout and trained_in == "fp32"
     return "flat" if skeleton.family in FLAT and fitting and not (noisy or checkpointing) else "plain"
 
 
@@ -119,13 +123,14 @@ def memory(
     full = method.kind == "full"
     trained = counting.trained_count(skeleton, method)
     each = (2 if trained_in == "bf16" else 4) if full else 4 if precision == "fp32" else 2
-    path = path_of(skeleton, method, noisy=noisy, checkpointing=checkpointing)
+    path = path_of(skeleton, method, noisy=noisy, checkpointing=checkpointing, trained_in=trained_in)
     flat = path == "flat"
     if flat:
         activations, logits = _flat(skeleton, method, load, 4 if precision == "fp32" else 2)
     else:
-        autocast = full and precision == "bf16"
-        activations, logits = _plain(config, skeleton, method, load, precision, autocast, checkpointing)
+        autocast = full and precision == "bf16" and trained_in == "fp32"
+        kept_in = trained_in if full else precision
+        activations, logits = _plain(config, skeleton, method, load, kept_in, autocast, checkpointing)
     activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
     parts = {
         "weights": counting.base_bytes(skeleton, method, each) + (_copies(skeleton, method, precision) if flat else 0),
@@ -138,10 +143,13 @@ def memory(
         "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
         "program": PROGRAM[device],
     }
+    if full and trained_in == "bf16" and master == "stochastic":
+        parts["optimizer"] += ROUNDED_BYTES * max(skeleton.weights.values())
     if device == "cpu":
         held = sum(v for n, v in parts.items() if n not in ("weights", "program", "trained"))
         parts["file"] = _file(config, skeleton, method, path, each, held)
-    return Memory(parts=parts, unsure=UNSURE[device], path=path)
+    unsure = max(UNSURE[device], UNSURE_BF16_WEIGHTS if full and trained_in == "bf16" else 0.0)
+    return Memory(parts=parts, unsure=unsure, path=path)
 
 
 def _copies(s: Skeleton, method: MethodSpec, precision: str) -> int:
@@ -205,20 +213,19 @@ def _plain(
     autocast: bool,
     checkpointing: bool | str,
 ) -> tuple[int, int]:
-    """(activations, logits) of the model's own forward, by counting what autograd saves."""
+    """(activations, logits) of the model's own forward in `precision`, by counting what autograd saves."""
     from tunesmith.train.cost.saved import saved
 
     supervised = load.rows * load.answers
     row = saved(  # of one: what is not of a row (angles of positions) is within 1 % of the rest
-        config, method, dtype="fp32" if method.kind == "full" else precision,
+        config, method, dtype=precision,
         rows=1, tokens=load.tokens, supervised=load.answers, autocast=autocast,
     )  # fmt: skip
     found = replace(row, layer=load.rows * row.layer, rest=load.rows * row.rest)
-    stream = load.padded * s.hidden * (4 if precision == "fp32" or method.kind == "full" else 2)
+    stream = load.padded * s.hidden * (4 if precision == "fp32" else 2)
     if checkpointing == "selective":  # what products and attention gave is kept
         outputs = sum(x.outputs for x in s.linears) // max(1, s.layers) + s.heads * s.head_size
         stream += stream // s.hidden * outputs
     kept = s.layers * stream + found.layer if checkpointing else trained_layers(s, method) * found.layer
     logits = min(found.rest, 3 * 4 * supervised * s.vocabulary)
-    packed = s.vocabulary * s.hidden * (2 if precision == "bf16" else 4)  # the head, as the CPU's product lays it out
-    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary + packed
+    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary
