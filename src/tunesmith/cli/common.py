@@ -41,7 +41,10 @@ def opened(project: str | None, overrides: Sequence[str], *, stoppable: bool = F
     """The project, with live progress on stderr. `stoppable`: the verb saves its state when asked to stop."""
     from tunesmith.api import Project  # late: `--help` stays instant
     from tunesmith.cli.progress import Progress
+    from tunesmith.cli.show import only_results_on_stdout
     from tunesmith.cli.stopping import stop_on_signals
 
-    with stop_on_signals(stoppable) as stop, Progress() as progress:
+    context = click.get_current_context(silent=True)
+    as_json = context is not None and bool(context.params.get("as_json"))
+    with only_results_on_stdout(as_json), stop_on_signals(stoppable) as stop, Progress() as progress:
         yield Project.open(project, overrides, progress=progress, stop=stop)

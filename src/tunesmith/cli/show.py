@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import fields, is_dataclass
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -16,6 +18,23 @@ import click
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 SHOWN = 100  # characters of one value in a table or a list
 MARKS = {"pass": "✓", "fail": "✕", "unproven": "…"}
+
+_kept: list[IO[str]] = []  # the stdout that results go to while everything else is sent elsewhere
+
+
+@contextmanager
+def only_results_on_stdout(as_json: bool) -> Iterator[None]:
+    """With `as_json`, what libraries print meanwhile goes to stderr: one such line would spoil the document. DeepSpeed,
+    for one, logs to what was stdout when it was imported."""
+    if not as_json:
+        yield
+        return
+    _kept.append(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _kept.pop()
 
 
 def harmless(text: str) -> str:
@@ -35,7 +54,8 @@ def write_json(value: Any) -> None:
     """One JSON document; NaN and infinity, which JSON lacks, as null."""
     from tunesmith.core.canonical import plain
 
-    click.echo(json.dumps(_finite(plain(value)), ensure_ascii=False, indent=2, allow_nan=False))
+    text = json.dumps(_finite(plain(value)), ensure_ascii=False, indent=2, allow_nan=False)
+    click.echo(text, file=_kept[-1] if _kept else None)
 
 
 def _finite(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from tunesmith.cli.show import show
+from tunesmith.cli.show import only_results_on_stdout, show
 
 
 @click.command()
@@ -22,7 +22,7 @@ def tasks(action: str, projects: tuple[str, ...], overrides: tuple[str, ...], as
     from tunesmith.cli.progress import Progress
     from tunesmith.cli.stopping import stop_on_signals
 
-    with stop_on_signals(True) as stop, Progress() as progress:
+    with only_results_on_stdout(as_json), stop_on_signals(True) as stop, Progress() as progress:
         opened = [Project.open(p, overrides, progress=progress, stop=stop) for p in projects]
         result = train_tasks(opened) if action == "train" else tasks_apart(opened)
     show(result or "nothing: their adapters can share one base", as_json)
