@@ -188,7 +188,7 @@ def test_an_engine_without_ranks_is_refused(
     tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName
 ) -> None:
     """A recipe never falls back to one process by itself."""
-    from tunesmith.train.parallel import join
+    from tunesmith.train.parallel.engines import join
 
     with pytest.raises(RuntimeError, match="started by torchrun"):
         join(Exec(processes=2, engine=engine))

@@ -28,7 +28,7 @@ from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
-from tunesmith.train import optim, parallel, state
+from tunesmith.train import optim, state
 from tunesmith.train.batches import read_rows
 from tunesmith.train.checkpoint import write_checkpoint
 from tunesmith.train.cost import machine
@@ -38,7 +38,8 @@ from tunesmith.train.forward import Forward, choose_forward
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
 from tunesmith.train.packing import TokenSchedule
-from tunesmith.train.parallel import ALONE, World
+from tunesmith.train.parallel.engines import join
+from tunesmith.train.parallel.world import ALONE, World
 from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
 from tunesmith.train.validate import chosen_rows, validation_steps
@@ -48,7 +49,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
-    world = parallel.join(work.exec)
+    world = join(work.exec)
     refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
     renderer = Renderer.load(inputs.base, system="")
     texts = Texts(spec, inputs, renderer)

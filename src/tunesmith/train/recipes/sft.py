@@ -23,7 +23,7 @@ from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document
 from tunesmith.model.methods import catalog as methods
 from tunesmith.text.render import Renderer
-from tunesmith.train import optim, parallel, state
+from tunesmith.train import optim, state
 from tunesmith.train.averages import Average
 from tunesmith.train.batches import last_turn_only, read_rows
 from tunesmith.train.checkpoint import write_checkpoint
@@ -34,7 +34,8 @@ from tunesmith.train.guard import WINDOW, broken, is_spike, own_losses
 from tunesmith.train.memory import within_memory
 from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
 from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
-from tunesmith.train.parallel import ALONE, World
+from tunesmith.train.parallel.engines import join
+from tunesmith.train.parallel.world import ALONE, World
 from tunesmith.train.pool import Pool, general_documents, wordings
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import base_with, carry_start, check_start
@@ -47,7 +48,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     machine.forget_peak()
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
-    world = parallel.join(work.exec)
+    world = join(work.exec)
     renderer = Renderer.load(inputs.base, system=spec.system, user=spec.template)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
