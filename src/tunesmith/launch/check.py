@@ -25,9 +25,20 @@ def engine(said: ExecSettings) -> EngineName:
 
 def check(said: ExecSettings, train: TrainSettings) -> None:
     """Raises InputError with everything that stands in the way."""
-    problems = [*_ranks(said), *_nodes(said), *_method(engine(said), train)]
+    problems = [*_ranks(said), *_nodes(said), *_device(said), *_method(engine(said), train)]
     if problems:
         raise InputError(problems)
+
+
+def refuse_spec(chosen: EngineName, spec: Any) -> None:
+    """What only the finished spec says, `auto` having been measured: before a rank is started. Raises InputError."""
+    if chosen in ("zero2", "zero3") and spec.method.kind != "full" and spec.precision != "fp32":
+        raise InputError(_bf16_adapter(chosen, spec.method.kind))
+
+
+def _bf16_adapter(chosen: EngineName, kind: str) -> Problem:
+    what = f"{chosen} here takes fp32 weights, and {kind} in bf16 keeps its base in bf16"
+    return Problem(where="train.precision", what=what, fix="--set train.precision=fp32, or exec.engine=ddp")
 
 
 def _ranks(said: ExecSettings) -> list[Problem]:
@@ -38,7 +49,7 @@ def _ranks(said: ExecSettings) -> list[Problem]:
     if chosen != "single" and ranks == 1:
         what = f"{chosen} shares a training among several processes, and there is one"
         found.append(Problem(where="exec.engine", what=what, fix="--set exec.processes=2, or exec.engine=single"))
-    here, unit = _devices()
+    here, unit = _devices(said.device)
     if said.processes > 1 and said.processes > here:
         what = f"{said.processes} ranks, and this machine has {here} {unit}"
         found.append(Problem(where="exec.processes", what=what, fix=f"--set exec.processes={here}"))
@@ -51,11 +62,22 @@ def _ranks(said: ExecSettings) -> list[Problem]:
     return found
 
 
-def _devices() -> tuple[int, str]:
+def _device(said: ExecSettings) -> list[Problem]:
+    found = []
+    if ":" in said.device and said.processes > 1:
+        what = f"{said.device} is one device, and {said.processes} ranks need one each"
+        found.append(Problem(where="exec.device", what=what, fix="--set exec.device=cuda: each has that of its number"))
+    if said.offload_optimizer and engine(said) in SHARDED:
+        what = f"what an optimizer remembers is split under {engine(said)}, and is not moved besides"
+        found.append(Problem(where="exec.offload_optimizer", what=what, fix="--set exec.offload_optimizer=false"))
+    return found
+
+
+def _devices(device: str) -> tuple[int, str]:
     """What ranks can have one each of: CUDA devices, or else cores."""
     import torch  # late: one process needs no answer
 
-    if torch.cuda.is_available():
+    if device != "cpu" and torch.cuda.is_available():
         return torch.cuda.device_count(), "CUDA devices"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return cores, "cores"
@@ -93,6 +115,8 @@ def _method(chosen: EngineName, train: TrainSettings) -> list[Problem]:
         refuse("train.method.kind", "quantized weights cannot be split")
     if train.weights == "bf16":
         refuse("train.weights", "fp32 copies of bf16 weights are not split")
+    if chosen != "fsdp2" and train.method.kind != "full" and train.precision == "bf16":
+        found.append(_bf16_adapter(chosen, train.method.kind))
     if chosen != "fsdp2" and train.averaging != "none":
         refuse("train.averaging", "means of weights are not kept")
     if chosen != "fsdp2" and train.on_spike == "skip":

@@ -26,6 +26,7 @@ import msgspec
 from tunesmith.core.canonical import canonical_json, read_json, write_atomic
 from tunesmith.core.errors import Stopped, TunesmithError
 from tunesmith.core.stage import Stage, Workspace
+from tunesmith.launch.check import refuse_spec
 from tunesmith.launch.job import ENDED, FOLDER, JOB, LOG, RANKS, STAGES, Ended, Failure, error_of, write_job
 from tunesmith.launch.memory import Death, explained, halved, killed_here, note, oom_kills
 from tunesmith.launch.worker import MARK
@@ -51,6 +52,7 @@ def perform(stage: Stage, spec: Any, folders: Any, work: Workspace) -> Any:
     """The stage's outputs. Raises what the stage raises, wherever it ran."""
     if stage.name not in STAGES or not (work.exec.isolate or work.exec.ranks > 1):
         return stage.resolve()(spec, folders, work)
+    refuse_spec(work.exec.engine, spec)
     exec, deaths = replace(work.exec, micro_batch_tokens=_fitting(work)), 0
     while True:
         end = _watched(stage, spec, folders, _with_exec(work, exec))

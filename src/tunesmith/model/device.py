@@ -5,6 +5,7 @@ Everything else in the package asks a model for its device and puts its tensors 
 
 from __future__ import annotations
 
+import os
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -17,13 +18,13 @@ BF16_SINCE = (8, 0)  # compute capability of Ampere: earlier ones have no bf16 m
 
 
 def device_of(said: str) -> torch.device:
-    """`auto` is the first GPU that torch sees, else the CPU. Raises InputError for a GPU that is not there."""
-    if said == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
-    if said == "cpu":
-        return torch.device("cpu")
+    """`auto` is the first GPU that torch sees, else the CPU; of several ranks, each has the GPU of its own number.
+    Raises InputError for a GPU that is not there."""
     seen = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    index = int(said.partition(":")[2] or 0)
+    own = int(os.environ.get("LOCAL_RANK", "0"))  # set by torchrun
+    if said == "cpu" or (said == "auto" and not seen):
+        return torch.device("cpu")
+    index = int(said.partition(":")[2] or own)
     if index >= seen:
         built = "" if torch.version.cuda else " (this build of torch is for CPUs alone)"
         what = f"{said} is asked for, and torch sees {seen or 'no'} GPU{'s' if seen > 1 else ''} here{built}"
