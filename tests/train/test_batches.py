@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train import data
+from tunesmith.core.errors import DataError
 from tunesmith.core.nouns import Message
 from tunesmith.model.flat_layout import Document
 from tunesmith.train.batches import Schedule, render_rows, shuffled, split
@@ -92,6 +93,18 @@ def test_a_turn_of_weight_0_is_read_and_not_learnt_and_a_row_s_weight_counts_for
     assert both.ids == last.ids
     assert sum(both.trained) > sum(last.trained) == len(renderer.answer("business"))
     assert supervised(0.0, 2.5).supervised == 2.5 * last.supervised
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), float("inf")])
+def test_rows_of_no_weight_are_all_refused_before_training(tiny_llama: Path, weight: float) -> None:
+    """A batch of them alone would have no mean loss: 0 / 0 (a frozen data set of another tool may hold such rows)."""
+    from tunesmith.text.render import Renderer
+
+    wrong = [msgspec.structs.replace(r, weight=weight) for r in ROWS[:2]]
+    with pytest.raises(DataError) as e:
+        render_rows([*wrong, *ROWS[2:4]], Renderer.load(tiny_llama, system="s"), 128)
+    assert [p.where for p in e.value.problems] == [f"{r.file}:{r.line}" for r in wrong]
+    assert all("weight" in p.what and "above 0" in p.fix for p in e.value.problems)
 
 
 def test_many_epochs_over_a_small_set_are_remarked() -> None:

@@ -38,6 +38,9 @@ def render_rows(rows: Sequence[Row], renderer: Renderer, max_tokens: int) -> lis
             problems.append(Problem(where=where, what=what, fix=fix))
         elif not any(r.trained[1:]):
             problems.append(Problem(where=where, what="no token to learn from", fix="give the row an answer"))
+        elif not 0 < row.weight < math.inf:  # a batch of such rows has no mean loss
+            what = f"its weight in the loss is {row.weight!r}: nothing would be learnt from it"
+            problems.append(Problem(where=where, what=what, fix="give it a weight above 0, or leave the row out"))
         documents.append(Document(ids=r.ids, trained=r.trained, weight=row.weight, key=row.id, shares=r.shares))
     if problems:
         raise DataError(problems)
