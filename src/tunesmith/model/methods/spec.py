@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunesmith.core.canonical import plain, read_json
-from tunesmith.core.errors import InputError, ModelError, Problem, require
+from tunesmith.core.errors import InputError, ModelError, Problem
 
 Kind = Literal["lora", "qlora", "full", "ia3", "prompt", "p_tuning", "prefix", "bottleneck"]
 Start = Literal["uniform", "pissa", "olora", "eva"]
@@ -46,12 +47,9 @@ class MethodSpec:
     train_layers: str | tuple[str, ...] = "all"  # of full: "last:4", or patterns of parameter names
 
     def __post_init__(self) -> None:
-        require(self.kind in METHODS, "train.method.kind", self.kind, f"one of {', '.join(METHODS)}")
-        require(self.rank >= 1, "train.method.rank", self.rank, "a positive integer")
-        require(self.alpha > 0, "train.method.alpha", self.alpha, "positive")
-        require(0 <= self.dropout < 1, "train.method.dropout", self.dropout, "in [0, 1)")
-        require(bool(self.targets), "train.method.targets", self.targets, "all-linear or a list of module names")
-        found = [*_unread(self), *_impossible(self)]
+        if self.kind not in METHODS:
+            raise InputError([_problem("kind", f"{self.kind!r} is no method", f"use one of {', '.join(METHODS)}")])
+        found = [*_first_five(self), *_unread(self), *_impossible(self)]
         if found:
             raise InputError(found)
 
@@ -158,6 +156,22 @@ METHODS: dict[str, Method] = {
 }
 
 
+def _first_five(spec: MethodSpec) -> list[Problem]:
+    """Of the values that every method has, read or not."""
+    found = []
+    if spec.rank < 1:
+        found.append(_problem("rank", f"{spec.rank!r} is not a positive integer", "try 16"))
+    if not 0 < spec.alpha < math.inf:
+        found.append(_problem("alpha", f"{spec.alpha!r} is not positive and finite", "twice the rank is usual"))
+    if not 0 <= spec.dropout < 1:
+        found.append(_problem("dropout", f"{spec.dropout!r} is not in [0, 1)", "0.05 is usual, 0 is none"))
+    names = (spec.targets,) if isinstance(spec.targets, str) else spec.targets
+    if not names or not all(names):
+        what = f"{spec.targets!r} names no module"
+        found.append(_problem("targets", what, "use all-linear, or a list of module names"))
+    return found
+
+
 def _unread(spec: MethodSpec) -> list[Problem]:
     """Values that were set and that the kind would pass over."""
     found = []
@@ -173,12 +187,14 @@ def _unread(spec: MethodSpec) -> list[Problem]:
 def _impossible(spec: MethodSpec) -> list[Problem]:
     found = []
     if spec.init not in ("uniform", "pissa", "olora", "eva"):
-        found.append(_problem("init", f"{spec.init!r} is not uniform, pissa, olora or eva"))
-    if spec.b_lr_ratio <= 0:
-        found.append(_problem("b_lr_ratio", f"{spec.b_lr_ratio!r} is not positive", "16 is what LoRA+ recommends"))
+        found.append(_problem("init", f"{spec.init!r} is not uniform, pissa, olora or eva", "use uniform"))
+    if not 0 < spec.b_lr_ratio < math.inf:
+        what = f"{spec.b_lr_ratio!r} is not positive and finite"
+        found.append(_problem("b_lr_ratio", what, "16 is what LoRA+ recommends"))
     for pattern, rank in spec.ranks:
         if not pattern or rank < 1:
-            found.append(_problem("ranks", f"{pattern!r}: {rank!r} is not a pattern and a positive rank"))
+            what = f"{pattern!r}: {rank!r} is not a pattern and a positive rank"
+            found.append(_problem("ranks", what, "for example down_proj: 8"))
     if spec.init in ("pissa", "olora"):
         if spec.dora:
             what = f"dora cannot start from {spec.init}: its lengths belong to the untouched base"
@@ -188,18 +204,20 @@ def _impossible(spec: MethodSpec) -> list[Problem]:
             found.append(_problem("init", what, "use kind: lora, or init: uniform"))
     if spec.kind == "qlora":
         if spec.bits not in (4, 8):
-            found.append(_problem("bits", f"{spec.bits!r} is not 4 or 8"))
+            found.append(_problem("bits", f"{spec.bits!r} is not 4 or 8", "4 takes half the memory of 8"))
         if spec.double_quant and spec.bits != 4:
             found.append(_problem("double_quant", "is only for 4 bits", "leave it out, or use bits: 4"))
     if spec.kind == "bottleneck":
         if spec.placement not in ("houlsby", "pfeiffer", "parallel"):
-            found.append(_problem("placement", f"{spec.placement!r} is not houlsby, pfeiffer or parallel"))
+            what = f"{spec.placement!r} is not houlsby, pfeiffer or parallel"
+            found.append(_problem("placement", what, "pfeiffer is one adapter in each layer"))
         if spec.activation not in ("relu", "gelu", "silu", "tanh"):
-            found.append(_problem("activation", f"{spec.activation!r} is not relu, gelu, silu or tanh"))
-        if spec.reduction < 0:
-            found.append(_problem("reduction", f"{spec.reduction!r} is negative", "16 is usual, or 0 and a rank"))
-        if spec.scaling == 0:
-            found.append(_problem("scaling", "0 would train nothing", "1, or 4 for parallel"))
+            found.append(_problem("activation", f"{spec.activation!r} is not relu, gelu, silu or tanh", "use relu"))
+        if not 0 <= spec.reduction < math.inf:
+            what = f"{spec.reduction!r} is negative or not finite"
+            found.append(_problem("reduction", what, "16 is usual, or 0 and a rank"))
+        if spec.scaling == 0 or not math.isfinite(spec.scaling):
+            found.append(_problem("scaling", f"{spec.scaling!r} would train nothing sound", "1, or 4 for parallel"))
     if spec.kind in ("prompt", "p_tuning", "prefix") and spec.virtual_tokens < 1:
         found.append(_problem("virtual_tokens", f"{spec.virtual_tokens!r} is not a positive integer", "try 20"))
     if spec.projection < 0 or (spec.kind == "p_tuning" and spec.projection < 1):
@@ -214,7 +232,7 @@ def _impossible(spec: MethodSpec) -> list[Problem]:
     return found
 
 
-def _problem(field: str, what: str, fix: str = "") -> Problem:
+def _problem(field: str, what: str, fix: str) -> Problem:
     return Problem(where=f"train.method.{field}", what=what, fix=fix)
 
 
