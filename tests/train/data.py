@@ -141,6 +141,11 @@ def train(
     return work
 
 
+def opened(root: Path) -> Workspace:
+    """The workspace of a training that was run elsewhere."""
+    return Workspace(root=root)
+
+
 def files(work: Workspace) -> dict[str, bytes]:
     """Every byte that must be equal in equal runs: the checkpoint and the metric log."""
     found = {p.name: p.read_bytes() for p in sorted((work.scratch / "checkpoint").iterdir())}

@@ -1,13 +1,8 @@
-"""Every method through the recipe: it learns, however it is batched, and a stop at any moment changes no byte."""
+"""Every method through the recipe: it learns, however it is batched, and stops change no byte. Kills: test_killed.py."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +17,6 @@ from tunesmith.model.answer import LanguageModel
 from tunesmith.model.load import load_tuned
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.text.render import Renderer
-from tunesmith.train import state
 
 LORA = data.LORA
 METHODS = {
@@ -46,14 +40,6 @@ METHODS = {
 RATES = {"ia3": 0.1, "prompt": 0.1, "prefix": 0.1, "last_layers": 2e-3, "p_tuning": 2e-2, "prefix_projection": 2e-2}
 TEN_STEPS = 10 / 3  # epochs of 24 rows in batches of 8
 SMALL = Exec(micro_batch_tokens=300, threads=1)
-OFTEN = Exec(micro_batch_tokens=300, threads=1, save_every_s=0.0)
-CHILD = """
-import sys
-from pathlib import Path
-from tests.train import data, test_methods_train as t
-root, dataset, base = (Path(a) for a in sys.argv[1:4])
-data.train(root, dataset, base, exec=t.OFTEN, **(t.changes(sys.argv[4]) | {"epochs": 40.0}))
-"""
 
 
 def changes(name: str) -> dict[str, object]:
@@ -148,30 +134,3 @@ def test_too_many_virtual_tokens_are_refused_before_time_is_spent(
     method = MethodSpec(kind="prompt", rank=1, alpha=1.0, dropout=0.0, targets="all-linear", virtual_tokens=500)
     with pytest.raises(InputError, match=r"train.method.virtual_tokens"):
         data.train(tmp_path / "run", dataset, tiny_llama, method=method)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)  # twenty processes, each of which imports torch
-@pytest.mark.parametrize("name", METHODS)
-def test_killed_twenty_times(name: str, tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
-    """Steps enough that all twenty kills meet a process at work, each after at least one step more than the last."""
-    long = changes(name) | {"epochs": 40.0}
-    whole = data.train(tmp_path / "whole", dataset, tiny_llama, exec=OFTEN, **long)
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "parts"), str(dataset), str(tiny_llama), name]
-    state_file = tmp_path / "parts" / "state" / state.FILE
-    ends = []
-    for kill in range(20):
-        before = state_file.stat().st_mtime_ns if state_file.exists() else 0
-        child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
-        while child.poll() is None:
-            if state_file.exists() and state_file.stat().st_mtime_ns > before:
-                time.sleep(0.011 * (kill % 4))
-                break
-            time.sleep(0.002)
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-        ends.append(child.returncode)
-    assert ends == [-signal.SIGKILL] * 20
-    subprocess.run(["rm", "-rf", str(tmp_path / "parts" / "out")], check=True)  # as the ledger does before each start
-    resumed = data.train(tmp_path / "parts", dataset, tiny_llama, exec=OFTEN, **long)
-    assert data.files(resumed) == data.files(whole)

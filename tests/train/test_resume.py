@@ -24,16 +24,8 @@ CHILD = """
 import sys
 from pathlib import Path
 from tests.train import data, test_resume
-changes = test_resume.KILLED[sys.argv[4]]
-data.train(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), exec=test_resume.OFTEN, **changes)
+data.train(*(Path(a) for a in sys.argv[1:4]), exec=test_resume.OFTEN, **test_resume.CHANGES)
 """
-KILLED = {
-    "adamw": CHANGES,
-    "mean of the last": {"averaging": "last", "average_last": 3, "validate_every_steps": 1, "metric": ""},
-    "schedule-free": {"optimizer": "schedule_free", "schedule": "constant", "validate_times": 3, "metric": ""},
-    "muon": {"optimizer": "muon", "method": data.FULL, "averaging": "ema", "metric": ""},
-    "adafactor": {"optimizer": "adafactor", "neftune_alpha": 5.0, "metric": ""},
-}
 
 
 def stopping_at(moments: set[tuple[float, str]], stop: threading.Event):
@@ -73,16 +65,9 @@ def test_killed_at_any_moment_and_resumed_is_the_same_to_the_byte(
     kill_and_compare(tmp_path, dataset, tiny_llama, kills=3)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", KILLED)
-def test_killed_twenty_times(tmp_path: Path, dataset: Path, tiny_llama: Path, name: str) -> None:
-    kill_and_compare(tmp_path, dataset, tiny_llama, kills=20, name=name)
-
-
-def kill_and_compare(tmp_path: Path, dataset: Path, base: Path, *, kills: int, name: str = "adamw") -> None:
-    changes = KILLED[name]
-    whole = data.train(tmp_path / "whole", dataset, base, exec=OFTEN, **changes)
-    command = [sys.executable, "-c", CHILD, str(tmp_path / "parts"), str(dataset), str(base), name]
+def kill_and_compare(tmp_path: Path, dataset: Path, base: Path, *, kills: int) -> None:
+    whole = data.train(tmp_path / "whole", dataset, base, exec=OFTEN, **CHANGES)
+    command = [sys.executable, "-c", CHILD, str(tmp_path / "parts"), str(dataset), str(base)]
     log = tmp_path / "parts" / "metrics.jsonl"
     state_file = tmp_path / "parts" / "state" / state.FILE
     for kill in range(kills):
@@ -98,7 +83,7 @@ def kill_and_compare(tmp_path: Path, dataset: Path, base: Path, *, kills: int, n
         if child.returncode == 0:
             break
     subprocess.run(["rm", "-rf", str(tmp_path / "parts" / "out")], check=True)  # as the ledger does before each start
-    resumed = data.train(tmp_path / "parts", dataset, base, exec=OFTEN, **changes)
+    resumed = data.train(tmp_path / "parts", dataset, base, exec=OFTEN, **CHANGES)
     assert data.files(resumed) == data.files(whole)
 
 
