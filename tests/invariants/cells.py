@@ -20,7 +20,7 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import optim
 from tunesmith.train.batches import render_rows
 from tunesmith.train.forward import Forward, choose_forward
-from tunesmith.train.optimizers.catalog import make
+from tunesmith.train.optimizers.catalog import Optimizer, make
 from tunesmith.train.recipes.sft import accumulate
 
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -53,7 +53,7 @@ METHODS: dict[str, MethodSpec] = {
 }
 RATES = {"full": 1e-3, "last_layers": 1e-3, "ia3": 2e-2, "prompt": 2e-2, "prefix": 2e-2, "lora_plus": 5e-4}
 OPTIONS: dict[str, dict[str, float]] = {"noisy": {"neftune_alpha": 0.5}}
-ALWAYS = ("noisy",)  # on every family
+WIDER = {"noisy": ("llama", "gpt2", "bloom")}  # quick on these too: the flat path, positions learnt, positions as bias
 REFUSED = {("gpt2", "nf4"), ("gpt2", "int8")}  # Conv1D layers
 STEPS, BATCH = 10, 3
 ALL_AT_ONCE, PAIRS, ONE_BY_ONE = 100_000, 100, 1  # tokens of a micro-batch
@@ -82,12 +82,12 @@ def documents(base: Path) -> list[Document]:
 
 
 def cells() -> list[Any]:
-    """(family, method) pairs. Of each method one family runs always, and of each family two or three methods; the
-    others run where slow tests do."""
+    """(family, method) pairs. Of each method one family runs always, and each family has two or three; the others
+    run where slow tests do."""
     names, found = list(FAMILIES), []
     for row, method in enumerate(METHODS):
         for column, family in enumerate(names):
-            quick = method in ALWAYS or column == row * 2 % len(names)
+            quick = family in WIDER.get(method, ()) or column == row * 2 % len(names)
             if (family, method) not in REFUSED:
                 marks = () if quick else (pytest.mark.slow,)
                 found.append(pytest.param(family, method, marks=marks, id=f"{family}-{method}"))
@@ -108,9 +108,11 @@ def ten_steps(
     precision: Any = "fp32",
     steps: int = STEPS,
     backwards: bool = False,
+    sgd: bool = False,
     **options: Any,
 ) -> Ten:
-    """Two batches in turn. `options` are choose_forward's; `backwards` turns the rows of each batch round."""
+    """Two batches in turn. `options` are choose_forward's; `backwards` turns the rows of each batch round.
+    `sgd`: plain steps along the gradient in place of Adam's, whose size does not depend on the gradient's."""
     full = method.kind == "full"
     docs = documents(base)
     bare = load_base(base, dtype="fp32" if full else precision)
@@ -118,6 +120,8 @@ def ten_steps(
     parameters = methods.trainable_parameters(model)
     own = [(n, g["lr_ratio"]) for g in methods.parameter_groups(model, method) for n in g["names"]]
     optimizer = make("adamw", parameters, weight_decay=0.01, lr_ratios=tuple(own))
+    if sgd:
+        optimizer = Optimizer([torch.optim.SGD(parameters.values(), lr=0.0)])
     forward = choose_forward(model, docs, precision, full=full, seed=0, **options)
     with torch.no_grad():
         before = forward.logits(docs)
@@ -134,7 +138,8 @@ def ten_steps(
 
 def same(a: Ten, b: Ten) -> None:
     """The loss at every step within 1e-5, and every logit after the last within 1e-4: Adam makes a whole step of a
-    gradient that is nothing but rounding, in the few weights that have such a one."""
+    gradient that is nothing but rounding, in the few weights that have such a one. (Not established
+    which cells need it: see test_plain_gradient_steps_keep_every_logit_within_1e_5.)"""
     assert max(abs(x - y) for x, y in zip(a.losses, b.losses, strict=True)) < 1e-5
     assert a.logits.shape == b.logits.shape
     assert float((a.logits - b.logits).abs().max()) < 1e-4
