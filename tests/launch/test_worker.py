@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.tiny import make_tiny
 from tests.train.data import SPEC, files, log, train
 from tunesmith.core.errors import DataError, Stopped, TunesmithError
 from tunesmith.core.stage import Exec, Workspace
@@ -22,6 +23,7 @@ from tunesmith.launch.faults import VARIABLE
 from tunesmith.launch.perform import perform
 from tunesmith.train.stages import SFT, SftInputs
 
+ROOM = 250  # MiB: less than a step of 1,024 tokens takes of the wide model below, more than one of 256
 ALONE = Exec(isolate=True, threads=1, save_every_s=0.0)
 
 
@@ -61,6 +63,26 @@ def test_a_killed_worker_goes_on_with_half_the_micro_batch(
     assert any("killed" in s and "smaller micro-batches" in s for s in said)
     assert any("micro-batches of 256 tokens" in n for n in got.summary["notes"])
     assert [line["step"] for line in log(got) if "loss" in line] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits an address space by /proc")
+def test_a_real_limit_of_memory_is_met_by_smaller_micro_batches(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Allocations really fail once the first step is done: nothing here throws the error by itself."""
+    wide = make_tiny(tmp_path / "wide", intermediate_size=16384)
+    exec = replace(ALONE, micro_batch_tokens=1024)
+    changes: dict[str, Any] = {"global_batch": 24, "epochs": 3.0}
+    want = launched(tmp_path / "want", dataset, wide, exec, **changes)
+    monkeypatch.setenv(VARIABLE, f"rank=0 step=1 above=0 room={ROOM}")
+    said: list[str] = []
+    got = launched(tmp_path / "a", dataset, wide, exec, progress=lambda d, t, label, **f: said.append(label), **changes)
+    assert any("out of memory" in s and "smaller micro-batches" in s for s in said)
+    assert any(n.startswith("Memory ran out") for n in got.summary["notes"])
+    assert [line["loss"] for line in log(got) if "loss" in line] == pytest.approx(
+        [line["loss"] for line in log(want) if "loss" in line], abs=1e-5
+    )
 
 
 @pytest.mark.slow
