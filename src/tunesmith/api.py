@@ -416,7 +416,10 @@ class Project:
             raise InputError(Problem(where=place, what="is not FILE:LINE", fix="tunesmith tokens diagnoses.csv:12"))
         journey = walk(self.context, "prepare")
         renderer = Renderer.load(
-            journey.base.folder, system=self.context.system, user=self.context.settings.task.template
+            journey.base.folder,
+            system=self.context.system,
+            user=self.context.settings.task.template,
+            new_tokens=self.context.settings.train.new_tokens,
         )
         folder = self.ledger.path(journey.dataset_id)
         for split in ("train", "validation", "test"):

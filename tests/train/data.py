@@ -116,6 +116,7 @@ SPEC = SftSpec(
     past_budget="stop",
     replay_share=0.5,
     refusals="",
+    new_tokens=(),
     seed=0,
 )
 

@@ -42,6 +42,7 @@ SPEC = DomainSpec(
     past_budget="stop",
     replay_share=0.5,
     refusals="",
+    new_tokens=(),
     seed=0,
 )
 

@@ -139,6 +139,9 @@ class TrainSettings(Section):
     turns: Literal["all", "last"] = Field(
         default="all", description="of the assistant in a conversation: those that are trained"
     )
+    new_tokens: list[str] = Field(
+        default=[], description="texts that become one token each, beside the base's own, with rows that are trained"
+    )
     general: list[str] = Field(
         default=[],
         description="files of what must not be forgotten, to score and to replay: texts (a column `text`), or questions with answers",

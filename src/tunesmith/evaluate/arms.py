@@ -150,7 +150,8 @@ def language_model(
     base, checkpoint = inputs.base, inputs.checkpoint if spec.arm == "tuned" else None
     assert base is not None  # refuse_misfit
     receipt = {} if checkpoint is None else read_json(checkpoint / "renderer.json", dict[str, Any])
-    renderer = Renderer.load(base, system=spec.system, user=receipt.get("user", PLAIN))
+    user, new_tokens = receipt.get("user", PLAIN), receipt.get("new_tokens", ())
+    renderer = Renderer.load(base, system=spec.system, user=user, new_tokens=new_tokens)
     if checkpoint is not None:
         renderer.check(receipt, where=str(checkpoint / "renderer.json"))
     labels, batch_tokens = dataset["labels"], work.exec.micro_batch_tokens
@@ -161,7 +162,7 @@ def language_model(
         answer=max(len(renderer.answer(label)) for label in labels) if labels else spec.max_new_tokens,
         length=lambda prompt: len(renderer.prompt(prompt)),
     )
-    new_tokens = answer_budget(spec, rows, room)
+    budget = answer_budget(spec, rows, room)
     device = device_of(work.exec.device)
     refuse_precision(device, spec.precision, where="evaluate.precision")
     work.progress(0, 1, "loading the model", arm=spec.arm)
@@ -175,7 +176,7 @@ def language_model(
         if spec.kind == "classify":
             return speaker.choose(prompts, labels, tools=tools, batch_tokens=batch_tokens)
         return speaker.generate(
-            prompts, tools=tools, max_new_tokens=new_tokens, temperature=0.0, seed=spec.seed, batch_tokens=batch_tokens
+            prompts, tools=tools, max_new_tokens=budget, temperature=0.0, seed=spec.seed, batch_tokens=batch_tokens
         )
 
     if spec.arm != "few_shot":

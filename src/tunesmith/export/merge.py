@@ -19,7 +19,7 @@ from tunesmith.model.merging.adapters import combine_adapters
 from tunesmith.model.merging.arithmetic import Recipe
 from tunesmith.model.merging.merge import merge_checkpoint, refuse_other_base, refuse_unmergeable
 from tunesmith.model.merging.models import combine_models
-from tunesmith.model.methods.spec import MethodSpec, method_json, read_method
+from tunesmith.model.methods.spec import MethodSpec, method_json, new_tokens_of, read_method
 
 ADAPTERS = ("lora", "qlora")
 
@@ -119,11 +119,13 @@ def _describe(out: Path, spec: MergeSpec, checkpoints: Sequence[Path]) -> None:
     whose = checkpoints[spec.prompts_of or 0]
     of = [{k: v for k, v in read_json(c / "checkpoint.json").items() if k in ("method", "base")} for c in checkpoints]
     method = MethodSpec(kind="full", rank=1, alpha=1.0, dropout=0.0, targets="all-linear")
-    facts = {
+    facts: dict[str, Any] = {
         "method": method_json(method),
         "base": spec.base,
         "merged": {"how": spec.how, "weights": spec.weights, "density": spec.density, "seed": spec.seed, "of": of},
     }
+    if tokens := new_tokens_of(whose):
+        facts["new_tokens"] = tokens
     write_atomic(out / "checkpoint.json", canonical_json(facts) + b"\n")
     if (whose / "renderer.json").is_file():
         write_atomic(out / "renderer.json", (whose / "renderer.json").read_bytes())

@@ -168,6 +168,7 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         past_budget=train.past_budget,
         replay_share=train.replay_share,
         refusals=train.refusals,
+        new_tokens=tuple(train.new_tokens),
         seed=train.seed,
         system=c.system,
         max_new_tokens=c.settings.evaluate.max_new_tokens,
@@ -234,6 +235,7 @@ def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
         past_budget=train.past_budget,
         replay_share=train.replay_share,
         refusals=train.refusals,
+        new_tokens=tuple(train.new_tokens),
         seed=train.seed,
     )
     return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general_of(j)}

@@ -46,6 +46,8 @@ def linears(layer: Any) -> list[Any]:
 
 
 def _module_refusal(inner: Any) -> str:
+    if hasattr(inner.model.embed_tokens, "new_tokens"):
+        return "rows of new tokens are trained"
     if type(inner.lm_head) is not nn.Linear or type(inner.model.embed_tokens) is not nn.Embedding:
         return "the embeddings or the output head are inside an adapter"
     for layer in inner.model.layers:

@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from tunesmith.core.errors import ModelError, Problem
+from tunesmith.model import new_tokens
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import METHODS, START, read_method
 from tunesmith.model.safety import scan
@@ -75,7 +76,8 @@ def load_tuned(
     An adapter is merged in fp32 and the result cast once to `dtype` (merging in bf16 costs 4e-3 in the
     logits); with `merge=False`, and for a method that cannot be merged, it stays beside the base, in fp32, and the
     base is in `dtype`.
-    A checkpoint that stands on another (its folder `start`) gets that one merged into the base first.
+    A checkpoint that stands on another (its folder `start`) gets that one merged into the base first. The rows of its
+    new tokens are part of the model in either case.
     A full checkpoint needs no base and ignores it.
     """
     method = read_method(checkpoint)
@@ -85,7 +87,7 @@ def load_tuned(
     under = torch.float32 if merge else dtype
     start = checkpoint / START
     model = load_tuned(base, start, dtype=under) if start.is_dir() else load_base(base, dtype=under)
-    model = methods.load(model, checkpoint)
+    model = methods.load(new_tokens.put_rows(model, checkpoint), checkpoint)
     if merge:
         # plain weights again, as load_base gives them: with frozen ones torch 2.13 takes a path for bf16 on a CPU
         # that is 200 times slower where a head reads the last positions of a padded batch

@@ -39,7 +39,7 @@ from tunesmith.model.merging.merge import refuse_other_base
 from tunesmith.model.methods import adapter_files, prompts
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.bottleneck_layers import BASE, BottleneckLayer
-from tunesmith.model.methods.spec import START, MethodSpec, read_method
+from tunesmith.model.methods.spec import START, MethodSpec, new_tokens_of, read_method
 from tunesmith.model.routes import route
 from tunesmith.model.rows import padded_batches, read_rows
 
@@ -109,6 +109,7 @@ class Several:
         """Read and check an adapter without touching the model: another thread may do it."""
         spec = read_method(checkpoint)
         refuse_kind(spec, checkpoint)
+        refuse_new_tokens(checkpoint)
         refuse_other_start(self.start, checkpoint)
         if spec.kind in VIRTUAL:
             return Held(spec=spec, folder=checkpoint)
@@ -306,6 +307,7 @@ class Several:
         if not name or name in self._specs:
             raise InputError(Problem(where=f"adapter {name!r}", what="is empty or taken", fix="give each its own name"))
         refuse_kind(spec, checkpoint)
+        refuse_new_tokens(checkpoint)
         refuse_other_start(self.start, checkpoint)
         others = {s.kind for s in self._specs.values()} - {spec.kind, *VIRTUAL}
         if others and spec.kind in TUNERS:
@@ -322,6 +324,13 @@ def refuse_kind(spec: MethodSpec, checkpoint: Path) -> None:
     if spec.kind not in (*TUNERS, *VIRTUAL):
         what, fix = reasons.get(spec.kind, ("cannot share a base", f"use {', '.join(TUNERS)}"))
         raise ModelError(f"is {spec.kind}: it {what}", where=str(checkpoint), fix=fix)
+
+
+def refuse_new_tokens(checkpoint: Path) -> None:
+    """Raises ModelError for new tokens: their rows change the embeddings, which all adapters of a base share."""
+    if tokens := new_tokens_of(checkpoint):
+        what = f"has {len(tokens)} new tokens, whose rows are part of the base that the others share"
+        raise ModelError(what, where=str(checkpoint), fix="serve it by itself")
 
 
 def refuse_other_start(start: Path | None, checkpoint: Path) -> None:

@@ -85,11 +85,12 @@ def read_members(places: Mapping[str, Place]) -> list[Member]:
 
 def _read(name: str, folder: Path, base: Path) -> Member:
     from tunesmith.model.methods.spec import read_method
-    from tunesmith.model.several import refuse_kind
+    from tunesmith.model.several import refuse_kind, refuse_new_tokens
 
     manifest = read_manifest(folder)
     verify(folder, manifest.files, "bundle", extra_allowed=False)
     refuse_kind(read_method(folder), folder)
+    refuse_new_tokens(folder)
     if not base.is_dir():
         raise ModelError(f"its base {manifest.base.name} is not here", where=str(base), fix="fetch the base again")
     renderer = Renderer.load(base, system=manifest.system)

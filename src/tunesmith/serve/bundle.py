@@ -87,8 +87,8 @@ class LoadedBundle:
             verify(base, manifest.base.files, f"base model {manifest.base.name}", extra_allowed=True)
         # An adapter is trained with its base's tokenizer files, full weights carry their own.
         receipt = read_json(folder / "renderer.json")
-        user = receipt.get("user", PLAIN)
-        renderer = Renderer.load(base if is_adapter else folder, system=manifest.system, user=user)
+        user, tokens = receipt.get("user", PLAIN), receipt.get("new_tokens", ())
+        renderer = Renderer.load(base if is_adapter else folder, system=manifest.system, user=user, new_tokens=tokens)
         renderer.check(receipt, where=str(folder / "renderer.json"))
         chosen = manifest.precision if precision == "auto" else precision
         where = device_of(device)

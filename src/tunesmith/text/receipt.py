@@ -81,6 +81,12 @@ def check(renderer: Renderer, description: dict[str, Any], *, where: str) -> Non
             where=where,
             fix="load it with its own wording, or train again with the new one: task.template",
         )
+    if (tokens := tuple(description.get("new_tokens", ()))) != renderer.tokenizer.new_tokens:
+        raise ReceiptError(
+            f"was made with the new tokens {list(tokens)}, and is loaded with {list(renderer.tokenizer.new_tokens)}",
+            where=where,
+            fix="load it with its own, or train again with the others: train.new_tokens",
+        )
     problems = [
         Problem(where=f"{where}: probe {name!r}", what=difference)
         for name, entry in held.items()

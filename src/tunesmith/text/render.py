@@ -95,10 +95,12 @@ class Renderer:
         self._answer = lru_cache(maxsize=4096)(self._encode_answer)  # a classifier has few answers, and many rows
 
     @classmethod
-    def load(cls, folder: Path, *, system: str = "", user: str = wording.PLAIN) -> Renderer:
-        """`system` is the system prompt of conversations that carry none, `user` how users' turns are worded. Raises
-        ModelError."""
-        tokenizer = Tokenizer.load(folder)
+    def load(
+        cls, folder: Path, *, system: str = "", user: str = wording.PLAIN, new_tokens: Sequence[str] = ()
+    ) -> Renderer:
+        """`system` is the system prompt of conversations that carry none, `user` how users' turns are worded,
+        `new_tokens` what is one token beside the folder's own (text/growth.py). Raises ModelError."""
+        tokenizer = Tokenizer.load(folder, new_tokens)
         found = read_template(folder)
         source, where = found or (PLAIN, str(folder))
         template = ChatTemplate(source, {"bos_token": "", "eos_token": "", **tokenizer.names}, where=where)
@@ -185,6 +187,7 @@ class Renderer:
             **({"user": self.user} if self.user != wording.PLAIN else {}),
             "template_sha256": self.template_sha256,
             "tokenizer_sha256": self.tokenizer.sha256,
+            **({"new_tokens": list(self.tokenizer.new_tokens)} if self.tokenizer.new_tokens else {}),
             "stop_id": self.stop_id,
             "stop": layout.stop,
             "layout": "the model's chat template" if self._has_template else "plain: the model has no chat template",

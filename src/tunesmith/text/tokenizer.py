@@ -11,6 +11,7 @@ the template wrote is respelled with stand-ins before encoding.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import secrets
@@ -20,8 +21,8 @@ from typing import Any
 
 import tokenizers
 
-from tunesmith.core.canonical import file_id
 from tunesmith.core.errors import ModelError
+from tunesmith.text.growth import grown
 
 NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json")  # the first that has one counts
@@ -30,9 +31,17 @@ TEMPLATES = ("chat_template.jinja", "tokenizer_config.json", "chat_template.json
 class Tokenizer:
     """Loaded with `Tokenizer.load(folder)`; immutable afterwards and safe to use from several threads."""
 
-    def __init__(self, folder: Path, core: tokenizers.Tokenizer, facts: dict[str, Any]):
+    def __init__(self, folder: Path, source: str, facts: dict[str, Any], new_tokens: Sequence[str] = ()):
+        """`source`: tokenizer.json, with `new_tokens` in it already."""
         self.folder = folder
-        self.sha256 = file_id(folder / "tokenizer.json")
+        self.source = source
+        self.new_tokens = tuple(new_tokens)
+        self.sha256 = hashlib.sha256(source.encode("utf-8")).hexdigest()
+        try:
+            core = tokenizers.Tokenizer.from_str(source)
+        except Exception as e:  # the library raises bare Exception
+            where = str(folder / "tokenizer.json")
+            raise ModelError(f"not a tokenizer: {e}", where=where, fix="fetch the model again") from e
         self.names = {n: text for n in NAMES if (text := _text(facts.get(n)))}  # "eos_token" -> "<|im_end|>"
         core.no_truncation()
         core.no_padding()
@@ -49,8 +58,9 @@ class Tokenizer:
         self._special = re.compile("|".join(map(re.escape, sorted(self.specials, key=len, reverse=True))) or "(?!)")
 
     @classmethod
-    def load(cls, folder: Path) -> Tokenizer:
-        """Raises ModelError when a file is missing or unreadable, or no end-of-sequence token is named."""
+    def load(cls, folder: Path, new_tokens: Sequence[str] = ()) -> Tokenizer:
+        """With `new_tokens`, those that the file lacks come after its own: text/growth.py. Raises ModelError when a
+        file is missing or unreadable, or no end-of-sequence token is named."""
         path = folder / "tokenizer.json"
         if not path.is_file():
             raise ModelError(
@@ -59,13 +69,24 @@ class Tokenizer:
                 fix="write one: AutoTokenizer.from_pretrained(folder).save_pretrained(folder)",
             )
         try:
-            core = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as e:  # the library raises bare Exception
+            source = path.read_bytes().decode("utf-8")
+            if new_tokens:
+                source = grown(source, new_tokens)
+        except (OSError, ValueError, KeyError, TypeError) as e:
             raise ModelError(f"not a tokenizer: {e}", where=str(path), fix="fetch the model again") from e
         facts: dict[str, Any] = {}
         for name in ("config.json", "generation_config.json", "special_tokens_map.json", "tokenizer_config.json"):
             facts.update({k: v for k, v in _read(folder / name).items() if v is not None})
-        return cls(folder, core, facts)
+        return cls(folder, source, facts, new_tokens)
+
+    def with_tokens(self, tokens: Sequence[str]) -> Tokenizer:
+        """This one, from the same folder, with `tokens` as tokens of their own."""
+        return Tokenizer.load(self.folder, tokens)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token by its exact entry in the vocabulary."""
+        id = self._core.token_to_id(token)
+        return id if id is not None and id < self.vocab_size else None
 
     # -- encoding ---------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.core.canonical import canonical_json, write_atomic
+from tunesmith.model import new_tokens
 from tunesmith.model.merging.merge import IDENTITY, identity
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import method_json
@@ -35,6 +36,10 @@ def write_checkpoint(
     those that were left out."""
     folder.mkdir(parents=True)
     methods.save(model, spec.method, folder, base=spec.base)
+    ids = new_ids(renderer)
+    if ids:
+        new_tokens.save_rows(model, folder)
+        write_atomic(folder / "tokenizer.json", renderer.tokenizer.source.encode("utf-8"))
     if spec.method.kind == "full":
         for file in sorted(base.iterdir()):
             index = file.name.endswith(".index.json")
@@ -50,7 +55,16 @@ def write_checkpoint(
     }
     if spec.method.kind != "full":
         facts[IDENTITY] = identity(base)  # an update means nothing on other weights
+    if ids:
+        facts["new_tokens"] = ids
     if at.left_out:
         facts["left_out"] = [{"step": b.step, "loss": b.loss, "rows": [places[i] for i in b.rows]} for b in at.left_out]
     write_atomic(folder / "checkpoint.json", canonical_json(facts) + b"\n")
     write_atomic(folder / "renderer.json", canonical_json(renderer.describe()) + b"\n")
+
+
+def new_ids(renderer: Renderer) -> dict[str, int]:
+    """The new tokens' ids, which follow each other."""
+    tokenizer = renderer.tokenizer
+    first = tokenizer.vocab_size - len(tokenizer.new_tokens)
+    return {token: first + i for i, token in enumerate(tokenizer.new_tokens)}

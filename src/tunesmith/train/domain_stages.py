@@ -8,7 +8,7 @@ from typing import Literal
 
 from tunesmith.core.errors import InputError, require
 from tunesmith.core.stage import Stage
-from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.model.methods.spec import MethodSpec, new_token_problems
 from tunesmith.train.optimizers.names import OPTIMIZERS, Name
 from tunesmith.train.stages import is_pattern, weight_problems
 
@@ -42,6 +42,7 @@ class DomainSpec:
     past_budget: Literal["stop", "replay"]
     replay_share: float  # of a step's tokens, once the budget was exceeded and past_budget is replay
     refusals: str  # a pattern: general questions whose answer matches it must be refused; "": none are counted
+    new_tokens: tuple[str, ...]  # one token each beside the base's own, whose rows are trained: text/growth.py
     seed: int
 
     def __post_init__(self) -> None:
@@ -63,6 +64,8 @@ class DomainSpec:
         require(self.max_grad_norm > 0, "train.max_grad_norm", self.max_grad_norm, "above 0")
         require(self.precision in ("fp32", "bf16"), "train.precision", self.precision, "fp32 or bf16 (resolve auto)")
         if problems := weight_problems(self.weights, self.master, self.method.kind, self.precision):
+            raise InputError(problems)
+        if problems := new_token_problems(self.new_tokens, self.method):
             raise InputError(problems)
         require(self.validate_times >= 1, "train.validate_times", self.validate_times, "at least 1")
         require(0 < self.replay_share < 1, "train.replay_share", self.replay_share, "between 0 and 1")

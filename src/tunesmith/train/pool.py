@@ -106,12 +106,13 @@ def wordings(
     templates: Sequence[tuple[str, str]],
     systems: Sequence[tuple[str, str]],
     max_tokens: int,
+    new_tokens: Sequence[str] = (),
 ) -> list[list[Document]]:
     """Each row in every template and system prompt (name, text), the first of both first. Raises DataError naming
     the template where a row lacks a field or becomes too long."""
     found: list[list[Document]] = [[] for _ in rows]
     for system_name, system in systems:
-        renderer = Renderer.load(base, system=system)
+        renderer = Renderer.load(base, system=system, new_tokens=new_tokens)
         for name, template in templates:
             said = [_worded(row, name, template) for row in rows]
             try:

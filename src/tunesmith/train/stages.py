@@ -10,7 +10,7 @@ from typing import Literal
 from tunesmith.core.errors import InputError, Problem, require
 from tunesmith.core.nouns import Kind
 from tunesmith.core.stage import Stage
-from tunesmith.model.methods.spec import MethodSpec
+from tunesmith.model.methods.spec import MethodSpec, new_token_problems
 from tunesmith.train.optimizers.names import OPTIMIZERS, Name
 
 MANY_EPOCHS, SMALL_SET = 3, 5000  # beyond so many epochs over fewer rows there is a note
@@ -61,6 +61,7 @@ class SftSpec:
     past_budget: Literal["stop", "replay"]
     replay_share: float  # of a step's examples, once the budget was exceeded and past_budget is replay
     refusals: str  # a pattern: general questions whose answer matches it must be refused; "": none are counted
+    new_tokens: tuple[str, ...]  # one token each beside the base's own, whose rows are trained: text/growth.py
     seed: int
 
     def __post_init__(self) -> None:
@@ -83,6 +84,8 @@ class SftSpec:
         require(is_pattern(self.refusals), "train.refusals", self.refusals, "a regular expression")
         names = [name for name, _ in self.mixture]
         require(len(set(names)) == len(names), "train.mixture", names, "each source once")
+        if problems := new_token_problems(self.new_tokens, self.method):
+            raise InputError(problems)
         _check_optimizer(self)
         _check_validation(self)
 

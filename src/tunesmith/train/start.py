@@ -11,25 +11,30 @@ A start may have a start of its own. Weights trained whole (method full) hold al
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tunesmith.core.canonical import read_json
+from tunesmith.core.canonical import file_id, read_json
 from tunesmith.core.errors import InputError, ModelError, Problem
+from tunesmith.model import new_tokens as rows
 from tunesmith.model.load import dtype_of, load_base
 from tunesmith.model.merging.merge import refuse_other_base
 from tunesmith.model.methods import catalog as methods
-from tunesmith.model.methods.spec import METHODS, START, read_method
+from tunesmith.model.methods.spec import METHODS, START, new_tokens_of, read_method
 from tunesmith.text.render import Renderer
 
 
-def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
+def base_with(base: Path, start: Path | None, *, dtype: str, new_tokens: Sequence[str] = ()) -> Any:
     """The model that training begins with: the base, or the base with the checkpoint `start` merged into it, in fp32
-    and cast once. In eval mode, plain weights.
+    and cast once. In eval mode, plain weights. `new_tokens` have a row each: the start's, or one made of their pieces.
 
     Raises InputError for a start that cannot be merged, ModelError for one that was trained on another base.
     """
+    if new_tokens and (start is None or not new_tokens_of(start)):
+        return rows.add_rows(base_with(base, start, dtype=dtype), base, new_tokens)
     if start is None:
         return load_base(base, dtype=dtype)
     refuse_unmergeable(start)
@@ -38,7 +43,8 @@ def base_with(base: Path, start: Path | None, *, dtype: str) -> Any:
     if method.kind == "full":
         return load_base(start, dtype=dtype)
     inner = start / START
-    model = methods.load(base_with(base, inner if inner.is_dir() else None, dtype="fp32"), start)
+    under = rows.put_rows(base_with(base, inner if inner.is_dir() else None, dtype="fp32"), start)
+    model = methods.load(under, start)
     return methods.merge(model, method).to(dtype_of(dtype)).requires_grad_(True).eval()
 
 
@@ -58,11 +64,21 @@ def refuse_unmergeable(start: Path) -> None:
 
 
 def check_start(start: Path, renderer: Renderer) -> None:
-    """Raises ModelError where the start was trained with another tokenizer. Its system prompt may
-    differ: texts have none."""
+    """Raises ModelError where the start was trained with another tokenizer, InputError where it has other new tokens.
+    Its system prompt may differ: texts have none."""
     receipt = start / "renderer.json"
     said: dict[str, Any] = read_json(receipt, dict[str, Any])
-    if said["tokenizer_sha256"] != renderer.tokenizer.sha256:
+    own, its = renderer.tokenizer.new_tokens, tuple(said.get("new_tokens", ()))
+    if its and its != own:
+        what = (
+            f"has the new tokens {', '.join(map(repr, its))}, and here they are {', '.join(map(repr, own)) or 'none'}"
+        )
+        fix = f"--set 'train.new_tokens={json.dumps(list(its), ensure_ascii=False)}'"
+        raise InputError(Problem(where="train.start", what=what, fix=fix))
+    if said["tokenizer_sha256"] not in (
+        renderer.tokenizer.sha256,
+        file_id(renderer.tokenizer.folder / "tokenizer.json"),
+    ):
         raise ModelError(
             "was trained with another tokenizer than the base has", where=str(receipt), fix="train it on this base"
         )

@@ -169,6 +169,9 @@ def _refuse(adapters: Sequence[Adapter], recipe: Recipe, rank: int, renderer_of:
         if (a.folder / START).is_dir():
             what = "stands on a checkpoint of its own (start), so its update is not one of the base"
             problems.append(Problem(where=str(a.folder), what=what, fix="merge each into its base"))
+        if "new_tokens" in a.facts:
+            what = "has new tokens, whose rows are no update that could be added"
+            problems.append(Problem(where=str(a.folder), what=what, fix="merge each into its base"))
         if a.spec.dora:
             what = "is DoRA: its lengths do not add up with those of another"
             problems.append(Problem(where=str(a.folder), what=what, fix="merge it into its base"))

@@ -13,7 +13,7 @@ from tunesmith.core.canonical import content_id, file_id, read_json
 from tunesmith.core.errors import ModelError, Problem
 from tunesmith.model.load import load_tuned
 from tunesmith.model.methods import full
-from tunesmith.model.methods.spec import METHODS, MethodSpec, read_method
+from tunesmith.model.methods.spec import METHODS, MethodSpec, new_tokens_of, read_method
 from tunesmith.model.safety import scan
 
 IDENTITY = "base_weights"  # the key in checkpoint.json
@@ -70,6 +70,8 @@ def merge_checkpoint(base: Path, checkpoint: Path, out: Path, *, dtype: str) -> 
     model = load_tuned(base, checkpoint, dtype=dtype)
     out.mkdir(parents=True)
     full.save(model, spec, out, base="")
+    if new_tokens_of(checkpoint):
+        shutil.copyfile(checkpoint / "tokenizer.json", out / "tokenizer.json")
     copy_beside(base, out)
 
 

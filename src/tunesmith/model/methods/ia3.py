@@ -34,12 +34,13 @@ def wrap(model: PreTrainedModel, spec: MethodSpec, *, seed: int) -> PeftModel:
 
 
 def save(model: PeftModel, spec: MethodSpec, folder: Path, *, base: str) -> None:
-    adapter_files.write(folder, get_peft_model_state_dict(model), model.peft_config["default"], base=base)
+    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    adapter_files.write(folder, state, model.peft_config["default"], base=base)
 
 
 def load(model: PreTrainedModel, spec: MethodSpec, checkpoint: Path) -> PeftModel:
     peft_model = _attach(model, spec)
-    own = get_peft_model_state_dict(peft_model)
+    own = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     set_peft_model_state_dict(peft_model, adapter_files.read(checkpoint, own, peft_model.peft_config["default"]))
     return peft_model
 

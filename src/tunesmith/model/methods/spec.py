@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import msgspec
 
 from tunesmith.core.canonical import plain, read_json
 from tunesmith.core.errors import InputError, ModelError, Problem
+from tunesmith.text.growth import WHERE, listed_problems
 
 Kind = Literal["lora", "qlora", "full", "ia3", "prompt", "p_tuning", "prefix", "bottleneck"]
 Start = Literal["uniform", "pissa", "olora", "eva"]
@@ -271,3 +273,24 @@ def read_method(checkpoint: Path) -> MethodSpec:
         raise ModelError("cannot be read", where=str(path), fix="give the folder of a checkpoint or bundle") from e
     except (msgspec.MsgspecError, KeyError, TypeError, InputError) as e:
         raise ModelError(f"names no method that is known here: {e}", where=str(path), fix="train it again") from e
+
+
+NO_NEW_ROWS = ("prompt", "p_tuning", "prefix")  # what they train is no part of the model that answers
+
+
+def new_token_problems(tokens: Sequence[str], method: MethodSpec) -> list[Problem]:
+    """What is wrong with new tokens and their training by this method, whatever the base."""
+    found = listed_problems(tokens)
+    if tokens and method.kind in NO_NEW_ROWS:
+        what = f"{method.kind} leaves the whole model as it is, its embeddings too"
+        found.append(Problem(where=WHERE, what=what, fix="train with kind: lora, or leave the new tokens out"))
+    if tokens and method.kind == "full" and method.train_layers != "all":
+        what = f"would not be trained: train_layers is {method.train_layers!r}"
+        found.append(Problem(where=WHERE, what=what, fix="train_layers: all, or kind: lora"))
+    return found
+
+
+def new_tokens_of(checkpoint: Path) -> dict[str, int]:
+    """The tokens that a checkpoint adds to its base, and their ids, in the ids' order; empty for most."""
+    said: dict[str, int] = read_json(checkpoint / "checkpoint.json").get("new_tokens", {})
+    return dict(sorted(said.items(), key=lambda item: item[1]))

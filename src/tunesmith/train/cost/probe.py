@@ -126,7 +126,7 @@ def batches(spec: Any, question: dict[str, Any], base: Path) -> tuple[list[Docum
 def _windows(spec: DomainSpec, question: dict[str, Any], base: Path) -> tuple[list[Document], list[list[Document]]]:
     general = Path(question["general"]) if question["general"] else None
     inputs = DomainInputs(dataset=Path(question["dataset"]), base=base, general=general)
-    texts = domain.Texts(spec, inputs, Renderer.load(base, system=""))
+    texts = domain.Texts(spec, inputs, Renderer.load(base, system="", new_tokens=spec.new_tokens))
     longest: list[Document] = []
     budget, tokens = spec.global_batch * spec.max_tokens, 0
     for d in sorted(texts.documents, key=lambda d: -len(d.ids)):

@@ -24,8 +24,8 @@ from tunesmith.core.nouns import Row
 from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document
-from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
+from tunesmith.model.new_tokens import train_rows
 from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
@@ -42,6 +42,7 @@ from tunesmith.train.parallel.engines import join
 from tunesmith.train.parallel.world import ALONE, World
 from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
+from tunesmith.train.start import base_with
 from tunesmith.train.validate import chosen_rows, validation_steps
 
 
@@ -51,7 +52,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         torch.set_num_threads(work.exec.threads)
     world = join(work.exec)
     refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
-    renderer = Renderer.load(inputs.base, system="")
+    renderer = Renderer.load(inputs.base, system="", new_tokens=spec.new_tokens)
     texts = Texts(spec, inputs, renderer)
     mixture = Mixture(texts.items, shares=dict(spec.mixture), seed=spec.seed)
     budget = spec.global_batch * spec.max_tokens
@@ -118,8 +119,11 @@ def at_start(
     spec: DomainSpec, base: Path, documents: Sequence[Document], world: World = ALONE, *, device: Any = "cpu"
 ) -> tuple[Any, dict[str, nn.Parameter]]:
     """(model, trained weights), split among the ranks of `world`."""
-    bare = load_base(base, dtype="fp32" if spec.method.kind == "full" else spec.precision)
+    full = spec.method.kind == "full"
+    bare = base_with(base, None, dtype="fp32" if full else spec.precision, new_tokens=spec.new_tokens)
     model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
+    if not full:  # which trains all rows
+        train_rows(model, base, spec.new_tokens)
     model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
     world.shard(model)
     return model, methods.trainable_parameters(model)

@@ -46,7 +46,9 @@ def lr_range(spec: LrRangeSpec, inputs: SftInputs, work: Workspace) -> LrRangeOu
         torch.set_num_threads(work.exec.threads)
     training = spec.training
     rows = read_rows(inputs.dataset / "train.jsonl")
-    renderer = Renderer.load(inputs.base, system=training.system, user=training.template)
+    renderer = Renderer.load(
+        inputs.base, system=training.system, user=training.template, new_tokens=training.new_tokens
+    )
     documents = render_rows(rows, renderer, training.max_tokens)
     per_epoch = math.ceil(len(rows) / training.global_batch)
     epochs = float(math.ceil(spec.steps / per_epoch))

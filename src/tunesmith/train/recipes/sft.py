@@ -22,6 +22,7 @@ from tunesmith.core.stage import Exec, Workspace
 from tunesmith.model.device import device_of, facts, refuse_precision
 from tunesmith.model.flat_layout import Document
 from tunesmith.model.methods import catalog as methods
+from tunesmith.model.new_tokens import train_rows
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.averages import Average
@@ -49,7 +50,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     if work.exec.threads:
         torch.set_num_threads(work.exec.threads)
     world = join(work.exec)
-    renderer = Renderer.load(inputs.base, system=spec.system, user=spec.template)
+    renderer = Renderer.load(inputs.base, system=spec.system, user=spec.template, new_tokens=spec.new_tokens)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
     pool = pool_of(spec, inputs, renderer)
@@ -162,7 +163,9 @@ def documents_of(spec: SftSpec, base: Path, rows: Sequence[Row]) -> list[list[Do
     """Each row in every wording that training may draw, the one that serves first."""
     templates = (("serving", spec.template), *spec.templates)
     systems = (("serving", spec.system), *spec.systems)
-    return wordings(rows, base, templates=templates, systems=systems, max_tokens=spec.max_tokens)
+    return wordings(
+        rows, base, templates=templates, systems=systems, max_tokens=spec.max_tokens, new_tokens=spec.new_tokens
+    )
 
 
 def at_start(
@@ -176,8 +179,10 @@ def at_start(
 ) -> tuple[Any, dict[str, nn.Parameter]]:
     """(model, trained weights), split among the ranks of `world`."""
     dtype = "fp32" if spec.method.kind == "full" else spec.precision
-    bare, texts = base_with(base, start, dtype=dtype), [d.ids for d in documents]
-    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=texts)
+    bare = base_with(base, start, dtype=dtype, new_tokens=spec.new_tokens)
+    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
+    if spec.method.kind != "full":  # which trains all rows
+        train_rows(model, base, spec.new_tokens)
     model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
     world.shard(model)
     return model, methods.trainable_parameters(model)
