@@ -30,17 +30,37 @@ VERDICTS = {s: Verdict(status=s, goals=(GOAL,), advice=("tfidf is enough",)) for
 
 CALLS: dict[str, tuple[list[str], tuple[Any, ...], dict[str, Any]]] = {  # verb: arguments, what its method gets
     "check": ([], (), {}),
-    "plan": ([], (), {}),
+    "plan": (["--gpu", "L4"], (("L4",),), {"probe": True}),
+    "matrix": (["--choose", "lora"], (), {"choose": "lora", "look": True}),
     "run": (["--limit", "50"], (), {"limit": 50}),
     "report": ([], (), {}),
     "prepare": ([], (), {}),
     "baselines": ([], (), {}),
     "train": ([], (), {}),
-    "evaluate": ([], (), {}),
+    "evaluate": (["--checkpoint", "abc"], ("abc",), {}),
     "lr": (["--steps", "20"], (), {"low": 1e-6, "high": 1.0, "steps": 20}),
-    "gate": ([], (), {}),
-    "bundle": ([], (), {}),
-    "serve": (["--port", "0", "--host", "::1"], (), {"model": "prod", "host": "::1", "port": 0}),
+    "gate": (["--checkpoint", "abc"], ("abc",), {}),
+    "bundle": (["--checkpoint", "abc"], ("abc",), {}),
+    "merge": (
+        ["abc", "def", "--weights", "1,2", "--prompts-of", "2"],
+        ("abc", "def"),
+        {
+            "how": None,
+            "weights": [1.0, 2.0],
+            "density": 1.0,
+            "rank": 0,
+            "seed": 0,
+            "prompts_of": 1,
+            "precision": "fp32",
+            "out": None,
+        },
+    ),
+    "serve": (
+        ["--port", "0", "--host", "::1", "--adapter", "b=../b"],
+        (),
+        {"model": None, "host": "::1", "port": 0, "adapters": {"b": "../b"}},
+    ),
+    "adapters": ([], (), {}),
     "ask": (["why?", "--model", "abc"], ("why?",), {"model": "abc"}),
     "predict": (["in.csv", "--out", "out.csv"], ("in.csv", "out.csv"), {"model": "prod"}),
     "tokens": (["d.csv:2"], ("d.csv:2",), {}),
@@ -68,6 +88,8 @@ RESULTS: dict[str, Any] = {
     "report": ReportPage(path=Path("/p/report.html"), facts={"verdict": "pass", "goals": [], "arms": {}}),
     "baselines": [RUN, RUN],
     "gate": VERDICTS["fail"],
+    "matrix": VERDICTS["pass"],
+    "adapters": [{"name": "b", "bundle": "c" * 64}],
     "serve": None,
     "ask": Answer(text="Injury", confidence=0.93),
     "predict": Predicted(out=Path("out.csv"), rows=10, reused=4, columns=("label", "confidence")),
@@ -120,7 +142,7 @@ def project(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 def test_the_table_covers_every_verb() -> None:
-    assert set(CALLS) | {"init", "schema", "data", "methods"} == set(NAMES)  # those have tests of their own
+    assert set(CALLS) | {"init", "schema", "data", "methods", "tasks"} == set(NAMES)  # those have tests of their own
 
 
 @pytest.mark.parametrize("verb", CALLS)
