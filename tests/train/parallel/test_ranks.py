@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.launch.test_worker import kill_the_parent
 from tests.train.data import FULL, LORA, SPEC, log, losses, max_difference, train
@@ -66,6 +67,20 @@ def test_a_batch_is_shared_by_whole_documents_and_about_equally() -> None:
     assert sorted((*first, *second), key=lambda d: d.key) == batch
     assert abs(sum(len(d.ids) for d in first) - sum(len(d.ids) for d in second)) <= 3
     assert shares(documents(4), 3) == [documents(4), [], []]
+
+
+@pytest.mark.slow
+@two_cores
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2"])
+def test_rows_of_new_tokens_are_shared_among_ranks_too(
+    tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName
+) -> None:
+    changes = {"new_tokens": (" aktie", "prozent"), "epochs": 1.0, "metric": ""}
+    got = run(workspace(tmp_path / "two", engine=engine, micro_batch_tokens=64), dataset, tiny_llama, **changes)
+    want = train(tmp_path / "one", dataset, tiny_llama, **changes)
+    same(got, want)
+    a, b = (load_file(w.scratch / "checkpoint" / "new_tokens.safetensors")["embedding"] for w in (got, want))
+    assert (a - b).abs().max() < 1e-4
 
 
 @two_cores
