@@ -26,6 +26,7 @@ def complaint(text: str | bytes) -> str:
         ("no", "no"), ("NO", "NO"), ("yes", "yes"), ("on", "on"), ("y", "y"), ("true", True), ("False", False),
         ("null", None), ("~", None), ("12:30", "12:30"), ("1.2.3", "1.2.3"), ('"1"', "1"), ("'no'", "no"),
         ("!", None), ("nan", "nan"), ("inf", "inf"), ("a b", "a b"), ("'2024-01-01'", "2024-01-01"), ("1_a", "1_a"),
+        ("0ba6b0ca6441", "0ba6b0ca6441"), ("0b2", "0b2"), ("0xfg", "0xfg"),
     ],
 )  # fmt: skip
 def test_scalars_follow_yaml_1_2(text: str, want: object) -> None:
@@ -47,6 +48,7 @@ def test_scalars_follow_yaml_1_2(text: str, want: object) -> None:
         ("a: 1_000", 't.yaml:1:4: 1_000 looks like a number\n  fix:   write 1000, or "1_000" for text'),
         ("a: 0x1F", "0x1F looks like a number"),
         ("a: 0o17", "0o17 looks like a number"),
+        ("a: 0b11", "0b11 looks like a number"),
         ("a: 007", '007 has a leading zero\n  fix:   write 7, or "007" for text'),
         ("a: 123456789012345678901", "too large a whole number"),
         ("a: .nan", ".nan is not a finite number"),

@@ -41,7 +41,7 @@ BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False
 INT = re.compile(r"[-+]?[0-9]+")
 FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
-OTHER_BASE = re.compile(r"0[xob][0-9a-fA-F]+")
+OTHER_BASE = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+|0b[01]+")  # what is more than digits is text: an id may begin with 0b
 UNDERSCORED = re.compile(r"[-+]?[0-9][0-9.]*_[0-9_.]*([eE][-+]?[0-9]+)?")
 DATE = re.compile(r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt ].*)?")
 # line feed and tab are fine; next line, line and paragraph separator would be read as line ends
