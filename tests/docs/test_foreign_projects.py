@@ -29,8 +29,8 @@ def foreign(name: str, out: Path) -> None:
     ("name", "file", "folder", "metric"),
     [
         ("german", "german.tsv", "nachrichten", "macro_f1"),
-        ("chat", "chat.jsonl", "desk", "chrf"),
-        ("news", "news.jsonl", "briefs", "rougeL"),
+        pytest.param("chat", "chat.jsonl", "desk", "chrf", marks=pytest.mark.slow),  # ten minutes without bf16 units
+        pytest.param("news", "news.jsonl", "briefs", "rougeL", marks=pytest.mark.slow),
     ],
 )
 def test_from_init_to_ask(tmp_path: Path, name: str, file: str, folder: str, metric: str) -> None:
