@@ -58,10 +58,18 @@ def trail(ledger: Ledger, gate: Run) -> Trail:
         gate=gate,
         evaluate=evaluate,
         answers=answers,
-        train=maker(ledger, answers["tuned"].inputs["checkpoint"]),
+        train=training(ledger, answers["tuned"].inputs["checkpoint"]),
         data=tuple(data_runs(ledger, evaluate.inputs["dataset"])),
         bundle=next((r for r in bundles if r.status == "finished"), None),
     )
+
+
+def training(ledger: Ledger, checkpoint: str) -> Run:
+    """The run that made a checkpoint; of a bundle, that which made what is packed in it."""
+    run = maker(ledger, checkpoint)
+    while run.stage == "bundle":
+        run = maker(ledger, run.inputs["checkpoint"])
+    return run
 
 
 def maker(ledger: Ledger, artifact: str) -> Run:
