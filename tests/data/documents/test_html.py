@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.data.documents.making import run_documents
@@ -73,6 +73,7 @@ trees = st.recursive(
 
 
 @settings(max_examples=150, deadline=None)
+@example(parts=["<table><td> w0 </td></table>"])
 @given(parts=st.lists(trees, min_size=1, max_size=4))
 def test_no_word_of_any_tree_is_lost_or_doubled(parts: list[str]) -> None:
     page = f"<html><body>{''.join(parts)}</body></html>"

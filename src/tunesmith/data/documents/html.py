@@ -27,7 +27,9 @@ BLOCKS = {
     "figure", "header", "hgroup", "hr", "html", "li", "main", "ol", "p", "section", "summary", "table", "ul", "pre",
     "caption", "tbody", "thead", "tfoot", "tr", "td", "th", *HEADINGS,
 }  # fmt: skip
+LOOSE = ".//td[not(parent::tr)]|.//th[not(parent::tr)]"  # cells in no row
 HOLDS_BLOCKS = "|".join(f".//{tag}" for tag in ("table", "p", "div", "ul", "ol", "dl", "pre", *HEADINGS))
+NO_ROWS = f"{HOLDS_BLOCKS}|{LOOSE}"  # a table that is read like any other element
 PILCROW = re.compile(r"\s*[¶§#]\s*$")
 
 
@@ -99,7 +101,7 @@ class _Walk:
             text = tidy_lines(_shown(element))
             if text:
                 yield Block(kind="code", text=text)
-        elif tag == "table" and not element.xpath(HOLDS_BLOCKS) and _is_all(element, ("td", "th", "caption")):
+        elif tag == "table" and not element.xpath(NO_ROWS) and _is_all(element, ("td", "th", "caption")):
             yield from self._table(element)
         elif tag in ("ul", "ol"):
             yield from self._list(element, ordered=tag == "ol")
