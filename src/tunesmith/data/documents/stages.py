@@ -116,7 +116,7 @@ class ApproveOutputs:
 
 DOCUMENTS = Stage(
     name="documents",
-    version=1,
+    version=2,
     function="tunesmith.data.documents.documents:documents",
     spec=DocumentsSpec,
     inputs=DocumentsInputs,
