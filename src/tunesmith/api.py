@@ -262,7 +262,8 @@ class Project:
         if limit is not None:
             context = self._context(project_file.load(self.file.path, [*self._overrides, f"data.limit={limit}"]))
         result = run(context)
-        return replace(result, report=str(self.report().path))
+        gate = next(s.run for s in result.steps if s.name == "gate")  # the newest verdict may be of something else
+        return replace(result, report=str(self.report(gate).path))
 
     def report(self, run: str | None = None) -> ReportPage:
         """Write the page of the latest verdict (or of gate run `run`) and say where it is."""

@@ -119,6 +119,31 @@ def test_merged_whole_answers_as_the_adapter(folders: tuple[Path, Path], tmp_pat
         project.merge(out=tmp_path / "plain")
 
 
+def page_of(project: Project) -> str:
+    return Path(project.report().path).read_text(encoding="utf-8")
+
+
+def test_the_report_of_what_was_merged_or_bundled_or_brought_along(folders: tuple[Path, Path]) -> None:
+    """Each way in which a checkpoint that this project did not just train may be judged has its page."""
+    news, desks = folders
+    project = Project.open(news)
+    trained = project.train().outputs["checkpoint"]
+    bundle = project.bundle().outputs["bundle"]
+    again = project.bundle(bundle)
+    assert (again.inputs["checkpoint"], again.outputs["bundle"], again.reused) == (trained, bundle, True)
+
+    project.gate(project.merge().outputs["checkpoint"])
+    page = page_of(project)
+    assert "LoRA r4, merged whole" in page and "<li>merged in" in page
+    project.gate(project.merge(trained, str(desks), how="average").outputs["checkpoint"])
+    assert "LoRA r6, average of 2" in page_of(project)
+    project.gate(str(desks))
+    page = page_of(project)
+    assert "trained elsewhere" in page and "LoRA r2" in page
+    done = project.run()  # whose verdict is older than those above
+    assert "<li>trained in" in Path(done.report).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     "said", [{"how": "average"}, {"how": "svd", "rank": 2}, {"how": "ties", "density": 0.5, "rank": 4}, {"how": "dare", "density": 0.5, "rank": 4}]
 )  # fmt: skip

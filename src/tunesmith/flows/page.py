@@ -13,6 +13,7 @@ from tunesmith.core.goals import ARMS
 from tunesmith.core.nouns import Run
 from tunesmith.ledger.ledger import Ledger
 
+MAKERS = ("sft", "domain", "merge")
 SHOWN_VERSIONS = ("torch", "transformers", "peft")
 
 
@@ -23,7 +24,8 @@ class Trail:
     gate: Run
     evaluate: Run
     answers: dict[str, Run]  # by arm
-    train: Run
+    checkpoint: str  # artifact id of what was judged
+    train: Run | None  # what made it: a training or a merge; None: it came from elsewhere
     data: tuple[Run, ...]  # every step from the files to the data set, in order
     bundle: Run | None
 
@@ -38,8 +40,9 @@ class Trail:
     @property
     def in_order(self) -> list[Run]:
         cheap = [self.answers[arm] for arm in in_order(self.answers) if arm != "tuned"]
+        train = [self.train] if self.train else []
         last = [self.bundle] if self.bundle else []
-        return [*self.data, *cheap, self.train, self.answers["tuned"], self.evaluate, self.gate, *last]
+        return [*self.data, *cheap, *train, self.answers["tuned"], self.evaluate, self.gate, *last]
 
 
 def latest_gate(ledger: Ledger) -> Run:
@@ -53,23 +56,18 @@ def trail(ledger: Ledger, gate: Run) -> Trail:
     """Walk from a gate run back to the raw file."""
     evaluate = maker(ledger, gate.inputs["report"])
     answers = {arm: maker(ledger, made) for arm, made in evaluate.inputs["answers"].items()}
+    checkpoint = answers["tuned"].inputs["checkpoint"]
+    made = ledger.made_by(checkpoint)
     bundles = (r for r in ledger.runs(stage="bundle") if r.inputs.get("verdict") == gate.outputs["verdict"])
     return Trail(
         gate=gate,
         evaluate=evaluate,
         answers=answers,
-        train=training(ledger, answers["tuned"].inputs["checkpoint"]),
+        checkpoint=checkpoint,
+        train=made if made is not None and made.stage in MAKERS else None,
         data=tuple(data_runs(ledger, evaluate.inputs["dataset"])),
         bundle=next((r for r in bundles if r.status == "finished"), None),
     )
-
-
-def training(ledger: Ledger, checkpoint: str) -> Run:
-    """The run that made a checkpoint; of a bundle, that which made what is packed in it."""
-    run = maker(ledger, checkpoint)
-    while run.stage == "bundle":
-        run = maker(ledger, run.inputs["checkpoint"])
-    return run
 
 
 def maker(ledger: Ledger, artifact: str) -> Run:
@@ -133,23 +131,23 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
     verdict = read_json(folder["verdict"] / "verdict.json")
     report = read_json(folder["report"] / "report.json")
     report["arms"] = {arm: report["arms"][arm] for arm in in_order(report["arms"])}
-    spec = t.train.spec
+    made = t.train or t.evaluate
     thresholds = [
         g["threshold"] for g in gate.spec["goals"] if g["op"] == ">=" and g["metric"] == report["metric_names"][0]
     ]
-    environment = t.train.environment
+    environment = made.environment
     return {
         "project": project,
         "id": gate.id,
         "at": gate.started[:16].replace("T", " ") + " UTC",
         "kind": dataset["kind"],
-        "model": spec["base"],
-        "method": method_words(spec["method"]),
+        "model": checkpoint["base"],
+        "method": checkpoint_words(t.train, checkpoint),
         "machine": machine_words(environment),
         "version": environment.get("tunesmith", ""),
         "versions": ", ".join(f"{p} {v}" for p, v in sorted(environment["libraries"].items()) if p in SHOWN_VERSIONS),
-        "seed": spec["seed"],
-        "spec": content_id(spec),
+        "seed": made.spec["seed"],
+        "spec": content_id(made.spec),
         "verdict": verdict,
         "report": report,
         "threshold": thresholds[0] if thresholds else None,
@@ -160,7 +158,9 @@ def page_facts(ledger: Ledger, gate: Run, *, project: str, settings_text: str) -
         "label_name": t.check.spec["label"] or "label",
         "group_name": t.check.spec["group"] or "",
         "training": training_facts(t.train, checkpoint, folder.get("metrics")),
-        "train_seconds": t.train.seconds,
+        "made_in": {"how": "merged" if t.train.stage == "merge" else "trained", "seconds": t.train.seconds}
+        if t.train
+        else None,
         "looks": looks(ledger, dataset["seal"], t),
         "stages": stage_rows(t, planned),
         "lineage": lineage_rows(t),
@@ -180,27 +180,39 @@ def artifacts(t: Trail) -> dict[str, str]:
     found = {
         "examples": t.prepare.inputs["examples"],
         "dataset": t.evaluate.inputs["dataset"],
-        "checkpoint": t.train.outputs["checkpoint"],
+        "checkpoint": t.checkpoint,
         "report": t.gate.inputs["report"],
         "verdict": t.gate.outputs["verdict"],
     }
-    if "metrics" in t.train.outputs:
+    if t.train is not None and "metrics" in t.train.outputs:
         found["metrics"] = t.train.outputs["metrics"]
     return found
 
 
-def training_facts(run: Run, checkpoint: dict[str, Any], metrics: Path | None) -> dict[str, Any]:
+def training_facts(run: Run | None, checkpoint: dict[str, Any], metrics: Path | None) -> dict[str, Any]:
+    """The curve of the training; empty for what was merged or came from elsewhere."""
     log = list(read_lines(metrics / "metrics.jsonl", dict[str, Any])) if metrics else []
     last = max((line["step"] for line in log if "loss" in line), default=0)
+    steps = checkpoint.get("steps", 0)
     return {
         "log": log,
-        "metric": checkpoint["metric"],
-        "best": checkpoint["best"],
-        "best_step": checkpoint["best_step"],
-        "steps": checkpoint["steps"],
-        "stopped_early": last if last < checkpoint["steps"] else 0,
-        "summary": run.metrics,
+        "metric": checkpoint.get("metric", ""),
+        "best": checkpoint.get("best"),
+        "best_step": checkpoint.get("best_step", 0),
+        "steps": steps,
+        "stopped_early": last if last < steps else 0,
+        "summary": run.metrics if run else {},
     }
+
+
+def checkpoint_words(made: Run | None, checkpoint: dict[str, Any]) -> str:
+    """The method of a checkpoint, and of a merged one how it was merged."""
+    if made is None or made.stage != "merge":
+        return method_words(checkpoint["method"])
+    how, merged = made.spec["how"], len(made.inputs["checkpoints"])
+    if how == "whole":
+        return f"{method_words(checkpoint['merged']['of'][0]['method'])}, merged whole"
+    return f"{method_words(checkpoint['method'])}, {how} of {merged}"
 
 
 def method_words(method: dict[str, Any]) -> str:
@@ -276,13 +288,17 @@ def next_steps(verdict: dict[str, Any], report: dict[str, Any], dataset: dict[st
 
 
 def commands(t: Trail) -> list[dict[str, str]]:
+    shown = []
+    if t.train is not None:
+        why = "spec, environment and metrics of what made the model"
+        shown.append({"command": f"tunesmith show {t.train.id[:12]}", "why": why})
     return [
         {"command": "tunesmith run", "why": "nothing to do: every stage is in the ledger"},
         {
-            "command": f"tunesmith lineage {t.train.outputs['checkpoint'][:12]}",
+            "command": f"tunesmith lineage {t.checkpoint[:12]}",
             "why": "rows, split, checkpoint, report",
         },
-        {"command": f"tunesmith show {t.train.id[:12]}", "why": "spec, environment and metrics of the training"},
+        *shown,
         {"command": "tunesmith doctor", "why": "re-hash everything it rests on"},
     ]
 

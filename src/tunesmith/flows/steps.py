@@ -189,7 +189,8 @@ def start_of(c: Context) -> str | None:
 
 
 def checkpoint_of(c: Context, said: str, *, where: str) -> str:
-    """The artifact id of a checkpoint or bundle: an id, an alias, or another project's folder, whose newest it is."""
+    """The artifact id of a checkpoint: by its id, an alias, or another project's folder, whose newest it is. For a bundle
+    that was made here, the checkpoint in it, so that what rests on it leads back to its training."""
     folder = (c.root / said) if not (c.root / said).is_absolute() else Path(said)
     if (folder / "tunesmith.yaml").is_file():
         other = Ledger.open(folder / ".tunesmith")
@@ -203,7 +204,8 @@ def checkpoint_of(c: Context, said: str, *, where: str) -> str:
     if artifact is None or artifact.kind not in ("checkpoint", "bundle"):
         what = f"{said!r} is no checkpoint, no bundle and no project's folder"
         raise InputError(what, where=where, fix="tunesmith runs lists what was made")
-    return artifact.id
+    made = c.ledger.made_by(artifact.id) if artifact.kind == "bundle" else None
+    return artifact.id if made is None else made.inputs["checkpoint"]
 
 
 def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
