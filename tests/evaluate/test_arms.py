@@ -33,6 +33,7 @@ def spec(arm: str, **changes: Any) -> ArmSpec:
         "precision": "fp32",
         "max_new_tokens": 6,
         "max_tokens": 0,
+        "probabilities": True,
         "metric": "macro_f1",
         "seed": 0,
     }
@@ -236,6 +237,14 @@ def test_how_many_tokens_a_batch_holds_does_not_change_the_answers(
     assert [a["text"] for a in few] == [a["text"] for a in many]
     for a, b in zip(few, many, strict=True):
         assert a["probabilities"] == pytest.approx(b["probabilities"], abs=1e-5)
+
+
+def test_without_probabilities_the_answers_are_the_same(dataset: Path, tiny_llama: Path, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "tuned", tiny_llama, SYSTEM, change=True)
+    whole = run(spec("tuned"), tmp_path / "a", dataset, tiny_llama, checkpoint)[1]
+    quick = run(spec("tuned", probabilities=False), tmp_path / "b", dataset, tiny_llama, checkpoint)[1]
+    assert [a["text"] for a in quick] == [a["text"] for a in whole]
+    assert all(a["probabilities"] is None and a["confidence"] is None for a in quick)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ def arm_spec(arm: str, **changes: Any) -> ArmSpec:
         "precision": "fp32",
         "max_new_tokens": 8,
         "max_tokens": 64,
+        "probabilities": True,
         "metric": "bits_per_byte",
         "seed": 0,
     }

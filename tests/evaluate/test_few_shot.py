@@ -29,6 +29,7 @@ def spec(**changes: object) -> ArmSpec:
         "precision": "fp32",
         "max_new_tokens": 8,
         "max_tokens": 0,
+        "probabilities": True,
         "metric": "accuracy",
         "seed": 0,
     }

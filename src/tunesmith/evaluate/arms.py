@@ -174,7 +174,9 @@ def language_model(
 
     def reply(prompts: Sequence[Prompt], tools: Sequence[Tools]) -> list[Answer]:
         if spec.kind == "classify":
-            return speaker.choose(prompts, labels, tools=tools, batch_tokens=batch_tokens)
+            return speaker.choose(
+                prompts, labels, tools=tools, batch_tokens=batch_tokens, probabilities=spec.probabilities
+            )
         return speaker.generate(
             prompts, tools=tools, max_new_tokens=budget, temperature=0.0, seed=spec.seed, batch_tokens=batch_tokens
         )

@@ -26,6 +26,7 @@ class ArmSpec:
     precision: Literal["fp32", "bf16"]
     max_new_tokens: int  # of a generated answer; classify chooses among labels instead
     max_tokens: int  # of a domain text that are read at once; a longer one is read in windows. 0 for other kinds
+    probabilities: bool  # of every label. Without: the same answers sooner, and nothing to calibrate by
     metric: str  # by which validation chooses: few-shot examples
     seed: int
 

@@ -85,6 +85,7 @@ def answer_step(arm: str, *, after: str, split: SplitName = "test") -> Step:
             precision=auto.answer_precision(c, j.base, j.dataset) if uses_model else "fp32",
             max_new_tokens=evaluate.max_new_tokens,
             max_tokens=c.settings.train.max_tokens if c.task.kind == "domain" else 0,
+            probabilities=split == "test",  # elsewhere answers are only scored
             metric=metrics(c)[0],
             seed=evaluate.seed,
         )
