@@ -64,3 +64,30 @@ def test_it_is_the_answer_of_choose_whatever_the_guess(
             best = likeliest.likeliest_labels(forward, prompts, labels, guesses, max_tokens=300)
         assert [LABELS[k] for k in best] == want
         assert 40 <= reads < 40 * len(LABELS)
+
+
+def test_a_model_that_knows_nothing_is_not_asked_label_by_label(
+    sharp_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After so many reads the open ones are scored at once: the same labels, fewer reads."""
+    monkeypatch.setattr(likeliest, "ROUNDS", 1)
+    model = load_base(sharp_llama, dtype="fp32")
+    renderer = Renderer.load(sharp_llama, system="Give the label.")
+    rows = data.make_rows(40, seed=6)
+    messages = [r.messages for r in rows]
+    speaker = LanguageModel(model, renderer)
+    want = [LABELS.index(a.text) for a in speaker.choose(messages, LABELS, batch_tokens=999)]
+    left: list[int] = []
+
+    def score_rest(places: list[int]) -> list[int]:
+        left.extend(places)
+        answers = speaker.choose([messages[i] for i in places], LABELS, batch_tokens=999, probabilities=False)
+        return [LABELS.index(a.text) for a in answers]
+
+    prompts = [renderer.prompt(m) for m in messages]
+    labels = [renderer.answer(label) for label in LABELS]
+    forward = PlainForward(model, precision="fp32", autocast=False, seed=0)
+    with torch.no_grad():
+        best = likeliest.likeliest_labels(forward, prompts, labels, [0] * 40, max_tokens=300, score_rest=score_rest)
+    assert best == want
+    assert 0 < len(left) == len(set(left))

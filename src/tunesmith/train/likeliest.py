@@ -5,12 +5,13 @@ model/answer.py. Reading one label after a prompt gives its score, and an upper 
 label: the score of their common beginning and its own next token. Labels are read best bound first,
 until the best one has been read whole; no other can beat it then. The first guess is the row's own
 target, so a model that has learnt it needs one forward pass a row, through training's own fast path.
-The answer does not depend on the guess.
+The answer does not depend on the guess. A model that has learnt nothing, or has lost its way, would be asked for one
+label after another: prompts that are open after ROUNDS reads are left to a scorer of all labels at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from tunesmith.model.flat_layout import Document, shared_prefix
 from tunesmith.train.batches import split
 from tunesmith.train.forward import Forward
 
+ROUNDS = 3  # reads of a prompt, each about as dear as scoring all labels behind it at once
 READ_TOKENS = 1024  # of one forward pass: the logits of all answers in it are held at once
 
 
@@ -29,14 +31,17 @@ def likeliest_labels(
     guesses: Sequence[int],
     *,
     max_tokens: int,
+    score_rest: Callable[[list[int]], list[int]] | None = None,
 ) -> list[int]:
     """Index of the likeliest label for each prompt. `labels` are token ids, stop token last, so that none
-    begins another; `guesses` are label indices, one a prompt."""
+    begins another; `guesses` are label indices, one a prompt. `score_rest`: the label of each of some places of
+    `prompts`, in another way; None: there is none."""
     branches = [_branches(labels, k) for k in range(len(labels))]
     bounds = np.zeros((len(prompts), len(labels)))  # upper bound of each label's score, nats
     read = np.zeros((len(prompts), len(labels)), dtype=bool)
     waiting = dict(enumerate(guesses))  # prompt -> label to read next
-    while waiting:
+    rounds = ROUNDS if score_rest is not None else len(labels)
+    for _ in range(rounds):
         documents = [_document(prompts[i], labels[k], key=i) for i, k in waiting.items()]
         shared = shared_prefix(documents) if forward.shares_prefix else 0
         for group in split(documents, min(max_tokens, READ_TOKENS), shared=shared):
@@ -54,7 +59,13 @@ def likeliest_labels(
                 bounds[i, k], read[i, k] = float(path[-1]), True
         best = bounds.argmax(1)
         waiting = {i: int(best[i]) for i in waiting if not read[i, best[i]]}
-    return [int(k) for k in bounds.argmax(1)]
+        if not waiting:
+            break
+    found = [int(k) for k in bounds.argmax(1)]
+    if waiting and score_rest is not None:
+        for place, k in zip(waiting, score_rest(list(waiting)), strict=True):
+            found[place] = k
+    return found
 
 
 def _branches(labels: Sequence[Sequence[int]], k: int) -> tuple[torch.Tensor, torch.Tensor]:

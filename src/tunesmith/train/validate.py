@@ -83,16 +83,28 @@ class Validation:
         """{"validation_loss": nats a token, <metric>: value}; `max_tokens` bounds one forward pass."""
         outcome = {"validation_loss": mean_nll(forward, self.documents, max_tokens=max_tokens)}
         if metric := self._spec.metric:
-            answers = self._chosen(forward, max_tokens) if self._labels else self._written(model, max_tokens)
+            answers = self._chosen(model, forward, max_tokens) if self._labels else self._written(model, max_tokens)
             outcome[metric] = score(metric, [r.target for r in self._rows], answers, labels=self._labels)
         return outcome
 
-    def _chosen(self, forward: Forward, max_tokens: int) -> list[str]:
+    def _chosen(self, model: Any, forward: Forward, max_tokens: int) -> list[str]:
         prompts = [self._renderer.prompt(r.messages, r.tools) for r in self._rows]
         labels = [self._renderer.answer(label) for label in self._labels]
         guesses = [self._labels.index(r.target) for r in self._rows]
+
+        def score_rest(places: list[int]) -> list[int]:
+            rows = [self._rows[i] for i in places]
+            answers = LanguageModel(model, self._renderer).choose(
+                [r.messages for r in rows],
+                self._labels,
+                tools=[r.tools for r in rows],
+                batch_tokens=max_tokens,
+                probabilities=False,
+            )
+            return [self._labels.index(a.text) for a in answers]
+
         with torch.no_grad():
-            best = likeliest_labels(forward, prompts, labels, guesses, max_tokens=max_tokens)
+            best = likeliest_labels(forward, prompts, labels, guesses, max_tokens=max_tokens, score_rest=score_rest)
         return [self._labels[k] for k in best]
 
     def _written(self, model: Any, max_tokens: int) -> list[str]:
