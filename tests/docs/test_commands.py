@@ -13,6 +13,7 @@ from tests.docs.blocks import ROOT
 from tests.small import make_project
 from tunesmith.api import Project
 from tunesmith.cli.app import run, tunesmith
+from tunesmith.launch.check import check
 
 DOCUMENTS = sorted(
     str(p.relative_to(ROOT))
@@ -59,13 +60,17 @@ def test_the_command_works(
             assert isinstance(group, click.Group)
             verb = group.get_command(context, "label")
             assert verb is not None
-            verb.make_context("label", words[2:]).close()
+            verb.make_context("label", words[2:], parent=context).close()
         return
     if words[0] in WAITS:
         with tunesmith.make_context("tunesmith", list(words)) as context:
             verb = tunesmith.get_command(context, words[0])
             assert verb is not None
-            verb.make_context(words[0], words[1:]).close()
+            verb.make_context(words[0], words[1:], parent=context).close()
+        return
+    if any(w.startswith("exec.nodes=") for w in words):  # waits for other machines: the settings are checked
+        said = [w for before, w in zip(words, words[1:], strict=False) if before == "--set"]
+        check(Project.open(project.root, said).context.settings.exec, project.context.settings.train)
         return
     if words[0] == "run" and "--limit" in words:
         words[words.index("--limit") + 1] = "60"
