@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -69,7 +70,7 @@ def test_the_command_works(
             verb.make_context(words[0], words[1:], parent=context).close()
         return
     if any(w.startswith("exec.nodes=") for w in words):  # waits for other machines: the settings are checked
-        said = [w for before, w in zip(words, words[1:], strict=False) if before == "--set"]
+        said = [w for before, w in pairwise(words) if before == "--set"]
         check(Project.open(project.root, said).context.settings.exec, project.context.settings.train)
         return
     if words[0] == "run" and "--limit" in words:

@@ -99,10 +99,11 @@ def test_a_plan_that_does_not_fit_says_so_and_is_still_a_plan(
 
 
 def test_planned_and_happened_stand_side_by_side(project: Project, planned: Any) -> None:
-    run = project.train()
+    # apart: the process of the tests holds what other tests left in it
+    run = Project.open(project.root, ["exec.isolate=true"]).train()
     pairs = {c.what: c for c in compared(project.ledger, run)}
     assert pairs["steps"].planned == pairs["steps"].happened == planned.optimizer_steps
-    assert 0.5 < pairs["peak MiB"].ratio < 1.6  # this process is that of the tests, whatever they left in it
+    assert 0.7 < pairs["peak MiB"].ratio < 1.5
     assert pairs["seconds of training"].planned > 0
     assert "happened" in str(project.plan())
     assert "peak MiB" in project.show(run.id)["planned, happened, ratio"]

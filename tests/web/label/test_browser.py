@@ -175,6 +175,7 @@ def test_a_skip_says_why_and_the_item_goes_to_somebody_else(serve: Serve, open_p
     ann.wait_for_url(f"{live.base}/q/labels")
     ann.keyboard.press("s")
     press(ann, "2")
+    ann.wait_for_selector("form.judge")  # a moment may pass without an item
     ann.keyboard.press("s")
     ann.fill("[name=reason_text]", "two topics at once")
     press(ann, "Enter")
