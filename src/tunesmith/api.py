@@ -21,8 +21,8 @@ from tunesmith.flows.context import Context
 from tunesmith.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
-    from tunesmith.flows.matrix import MatrixResult
-    from tunesmith.flows.matrix_plan import MatrixPlan
+    from tunesmith.flows.matrix.matrix import MatrixResult
+    from tunesmith.flows.matrix.plan import MatrixPlan
     from tunesmith.flows.plan import Plan
     from tunesmith.flows.run import RunResult
     from tunesmith.serve.bundle import LoadedBundle
@@ -157,7 +157,7 @@ class Project:
 
     def plan_methods(self, gpus: Sequence[str] = (), probe: bool = True) -> Any:
         """Every method here and on named GPUs, those that fit first, with what would make the others fit."""
-        from tunesmith.flows.elsewhere import methods
+        from tunesmith.flows.cost.elsewhere import methods
         from tunesmith.flows.run import walk
 
         return methods(walk(self.context, "prepare"), tuple(gpus), probe=probe)
@@ -181,7 +181,7 @@ class Project:
 
     def matrix_plan(self) -> MatrixPlan:
         """The cells of the matrix, which of them are in the ledger, and how long the others will take."""
-        from tunesmith.flows.matrix_plan import plan_matrix
+        from tunesmith.flows.matrix.plan import plan_matrix
 
         return plan_matrix(self.context)
 
@@ -189,7 +189,7 @@ class Project:
         """Every cell compared on validation, one chosen (`choose`: by name) and, with `look`, judged on test once."""
         from dataclasses import replace
 
-        from tunesmith.flows.matrix import matrix
+        from tunesmith.flows.matrix.matrix import matrix
         from tunesmith.web.matrix import matrix_page
 
         said = project_file.load(self.file.path).settings.train if self._overrides else self.file.settings.train

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_matrix import make
+from tests.flows.matrix.test_matrix import make
 from tunesmith.api import Project
 
 KILLS = 12

@@ -128,13 +128,13 @@ def test_every_setting_is_looked_at_here(project: Project) -> None:
         "task.kind", "task.text", "data.files", "model", "extends", "train.recipe",  # the fixture rests on them
         "train.general", "train.start", "train.max_loss_rise", "train.refusals",  # tests/flows/test_domain.py, test_general.py
         "data.dedup.encoder",  # tests/data/near
-        "plan.gpus", "plan.prices", "plan.watts", "plan.energy_price",  # of no spec: tests/flows/test_forecast.py
+        "plan.gpus", "plan.prices", "plan.watts", "plan.energy_price",  # of no spec: tests/flows/cost/test_forecast.py
         "label.host", "label.port", "label.me", "label.order", "label.double", "label.annotators", "label.suggest",
         "label.seed",  # of the labelling page: tests/flows/test_label.py
         "data.split.train", "data.split.validation", "data.split.test", "data.seed",  # tests/data
         "serve.host", "serve.port", "serve.max_queue", "serve.max_batch", "serve.max_tokens", "serve.store_content", "serve.adapters",  # tests/flows/test_serve.py
         "matrix.cells", "matrix.subset", "matrix.full", "matrix.metric", "matrix.confidence", "matrix.cheapest",
-        "matrix.choose", "matrix.seed",  # tests/flows/test_matrix.py
+        "matrix.choose", "matrix.seed",  # tests/flows/matrix/test_matrix.py
     }  # fmt: skip
     documents = {key for key, _, _ in project.config() if key.startswith("documents.")}  # tests/flows/test_documents.py
     assert {key for key, _, _ in project.config()} - set(CHANGES) - documents == elsewhere

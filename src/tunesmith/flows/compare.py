@@ -7,7 +7,7 @@ from typing import Any
 
 from tunesmith.core.canonical import plain
 from tunesmith.core.errors import InputError, Problem
-from tunesmith.flows.planned import compared
+from tunesmith.flows.cost.planned import compared
 from tunesmith.ledger.ledger import Ledger
 
 

@@ -13,11 +13,12 @@ from typing import Any
 
 from tunesmith.core.canonical import read_json, read_lines
 from tunesmith.core.nouns import Row, Run
-from tunesmith.flows import auto, forecast
-from tunesmith.flows.elsewhere import OnGpu, on_gpus
-from tunesmith.flows.forecast import Training
+from tunesmith.flows import auto
+from tunesmith.flows.cost import forecast
+from tunesmith.flows.cost.elsewhere import OnGpu, on_gpus
+from tunesmith.flows.cost.forecast import Training
+from tunesmith.flows.cost.planned import Compared, compared
 from tunesmith.flows.journey import Journey, Step
-from tunesmith.flows.planned import Compared, compared
 from tunesmith.flows.steps import steps
 from tunesmith.ledger.execute import key_of
 

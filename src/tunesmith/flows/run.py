@@ -13,10 +13,10 @@ from tunesmith.core.canonical import read_json
 from tunesmith.core.nouns import Run, Verdict
 from tunesmith.core.stage import Clock
 from tunesmith.core.words import duration
-from tunesmith.flows import forecast
-from tunesmith.flows import planned as planned_facts
 from tunesmith.flows.context import Context
-from tunesmith.flows.elsewhere import prices_for
+from tunesmith.flows.cost import forecast
+from tunesmith.flows.cost import planned as planned_facts
+from tunesmith.flows.cost.elsewhere import prices_for
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.plan import Plan, plan_steps, whole
 from tunesmith.flows.preflight import refuse_early

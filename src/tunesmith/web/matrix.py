@@ -1,6 +1,6 @@
 """The page of a matrix: what was chosen and why, then every cell with its interval and its cost.
 
-`matrix_page(facts)` is a pure function; flows/matrix_facts.py says what the facts are.
+`matrix_page(facts)` is a pure function; flows/matrix/facts.py says what the facts are.
 """
 
 from __future__ import annotations

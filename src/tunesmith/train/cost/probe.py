@@ -5,7 +5,7 @@
 The recipe's own `prepared` and `accumulate` run on the batch of the longest examples, then on the first batches
 of the schedule. Nothing is written. measure.py asks; read it for the question's and the answer's fields. They run on
 the device that training will run on, with its offload, attention, kernels and checkpointing; always as one process:
-exec.processes, nodes and engine are not taken into account, and flows/forecast.py says so in place of asking.
+exec.processes, nodes and engine are not taken into account, and flows/cost/forecast.py says so in place of asking.
 """
 
 from __future__ import annotations

@@ -18,10 +18,10 @@ from tunesmith.core.settings import Settings, TrainSettings
 from tunesmith.core.words import duration
 from tunesmith.data.stages import SubsetSpec
 from tunesmith.flows import auto
-from tunesmith.flows.cell import cell_steps, known, prepared, with_rows
 from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import is_domain
 from tunesmith.flows.journey import Journey
+from tunesmith.flows.matrix.cell import cell_steps, known, prepared, with_rows
 from tunesmith.flows.plan import ANSWERING_SPEED, VALIDATING_SPEED, answer_tokens
 from tunesmith.flows.steps import exec_for, method_spec, metrics
 from tunesmith.model.methods.spec import METHODS

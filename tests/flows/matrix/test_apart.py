@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.test_matrix import make
+from tests.flows.matrix.test_matrix import make
 from tunesmith.api import Project
 from tunesmith.core.errors import Stopped, StorageError
-from tunesmith.flows import apart
-from tunesmith.flows.apart import CellFailed, measured_apart
-from tunesmith.flows.cell import known
-from tunesmith.flows.matrix_plan import cells_with
+from tunesmith.flows.matrix import apart
+from tunesmith.flows.matrix.apart import CellFailed, measured_apart
+from tunesmith.flows.matrix.cell import known
+from tunesmith.flows.matrix.plan import cells_with
 
 
 def program(text: str) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """One cell of a matrix: train with its settings, then answer the validation rows.
 
-`measure` does it. As a program (`python -m tunesmith.flows.cell`) it does it for apart.py in a process of its own:
+`measure` does it. As a program (`python -m tunesmith.flows.matrix.cell`) it does it for apart.py in a process of its own:
 what to do comes as one JSON line on stdin, what happens goes out as JSON lines on stdout. When stdin ends, whoever
 asked has stopped or died, and the work stops as soon as its state is saved.
 """

@@ -13,8 +13,8 @@ from tunesmith.api import Project
 from tunesmith.cli.app import run as cli
 from tunesmith.core.errors import InputError
 from tunesmith.core.stage import Exec
-from tunesmith.flows import forecast
-from tunesmith.flows.planned import compared
+from tunesmith.flows.cost import forecast
+from tunesmith.flows.cost.planned import compared
 from tunesmith.flows.run import walk
 from tunesmith.train.cost import machine
 from tunesmith.train.cost.measure import Measured

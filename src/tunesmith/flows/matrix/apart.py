@@ -18,10 +18,10 @@ from typing import IO, Any
 
 from tunesmith.core.errors import Problem, Stopped, StorageError
 from tunesmith.data.stages import SubsetSpec
-from tunesmith.flows.cell import CellRuns, order_of
 from tunesmith.flows.context import Context
+from tunesmith.flows.matrix.cell import CellRuns, order_of
 
-PROGRAM = (sys.executable, "-m", "tunesmith.flows.cell")
+PROGRAM = (sys.executable, "-m", "tunesmith.flows.matrix.cell")
 LOOK_EVERY_S = 0.2  # for a wish to stop
 TAIL = 2000  # characters of the child's stderr that are worth showing
 

@@ -8,7 +8,7 @@ from typing import Any
 from tunesmith.core.canonical import read_json
 from tunesmith.flows.context import Context
 from tunesmith.flows.journey import Journey
-from tunesmith.flows.matrix_plan import Cell, method_words, metric_of
+from tunesmith.flows.matrix.plan import Cell, method_words, metric_of
 from tunesmith.flows.page import SHOWN_VERSIONS, dataset_facts, machine_words
 from tunesmith.ledger.ledger import Ledger
 from tunesmith.model.methods.spec import METHODS

@@ -8,9 +8,9 @@ from functools import partial
 from typing import Any
 
 from tunesmith.core.stage import Exec
-from tunesmith.flows import forecast
 from tunesmith.flows.context import Context
-from tunesmith.flows.forecast import cost_words
+from tunesmith.flows.cost import forecast
+from tunesmith.flows.cost.forecast import cost_words
 from tunesmith.flows.journey import Journey
 from tunesmith.flows.steps import exec_for
 from tunesmith.model.methods.spec import MethodSpec

@@ -13,12 +13,12 @@ from tunesmith.api import Project
 from tunesmith.core.canonical import plain, read_json
 from tunesmith.core.errors import InputError, ProjectFileError
 from tunesmith.data.stages import SubsetSpec
-from tunesmith.flows.apart import CellFailed
-from tunesmith.flows.cell import CellRuns, measure, prepared, with_rows
 from tunesmith.flows.context import Context
-from tunesmith.flows.matrix import FAILED, MatrixResult, matrix
-from tunesmith.flows.matrix_plan import cells_with, plan_matrix
-from tunesmith.flows.matrix_words import matrix_words
+from tunesmith.flows.matrix.apart import CellFailed
+from tunesmith.flows.matrix.cell import CellRuns, measure, prepared, with_rows
+from tunesmith.flows.matrix.matrix import FAILED, MatrixResult, matrix
+from tunesmith.flows.matrix.plan import cells_with, plan_matrix
+from tunesmith.flows.matrix.words import matrix_words
 
 MATRIX = """\
 matrix:

@@ -16,8 +16,9 @@ from tunesmith.core.canonical import content_id, plain, read_json
 from tunesmith.core.errors import ModelError
 from tunesmith.core.stage import Exec
 from tunesmith.core.words import duration
-from tunesmith.flows import auto, planned
+from tunesmith.flows import auto
 from tunesmith.flows.context import Context
+from tunesmith.flows.cost import planned
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.steps import exec_for, steps
 from tunesmith.ledger.execute import key_of

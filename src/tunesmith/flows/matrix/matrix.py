@@ -18,12 +18,12 @@ from tunesmith.core.settings import TrainSettings
 from tunesmith.core.stage import Clock
 from tunesmith.data.stages import SubsetSpec
 from tunesmith.evaluate.stages import CELLS, CellsSpec
-from tunesmith.flows.apart import CellFailed, measured_apart
-from tunesmith.flows.cell import CellRuns
 from tunesmith.flows.context import Context
-from tunesmith.flows.matrix_facts import cell_facts, look_facts, page_facts, tuned_looks
-from tunesmith.flows.matrix_plan import Cell, cells_with, metric_of, resolve
-from tunesmith.flows.matrix_words import CHEAPEST, matrix_words, set_words
+from tunesmith.flows.matrix.apart import CellFailed, measured_apart
+from tunesmith.flows.matrix.cell import CellRuns
+from tunesmith.flows.matrix.facts import cell_facts, look_facts, page_facts, tuned_looks
+from tunesmith.flows.matrix.plan import Cell, cells_with, metric_of, resolve
+from tunesmith.flows.matrix.words import CHEAPEST, matrix_words, set_words
 from tunesmith.flows.run import walk
 from tunesmith.ledger.execute import Inputs, execute
 
