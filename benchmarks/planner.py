@@ -84,7 +84,7 @@ def asked(case: Case) -> tuple[SftSpec, Exec]:
         ema_decay=0.9, average_last=2, metric="", validate_times=1, validate_every_steps=None,
         validate_every_epochs=None, validation_rows=1, patience=None, max_new_tokens=8, seed=0, turns="all",
         mixture=(), max_loss_rise=None, past_budget="stop", replay_share=0.2, refusals="", new_tokens=(),
-        template="{text}", templates=(), systems=(),
+        template="{text}", templates=(), systems=(), keep=1, keep_last=0,
         **({"precision": "fp32", "optimizer": "adamw", "weights": "fp32", "master": "fp32"} | said),
     )  # fmt: skip
     return spec, exec

@@ -200,7 +200,14 @@ def test_the_report_page_draws_a_domain_report(report: Path, answers: dict[str, 
         {"step": 2, "validation_loss": 4.0, "bits_per_byte": 3.2, "perplexity": 54.0, "loss_rise": 0.1},
     ]
     facts |= {"kind": "domain", "report": read_json(report / "report.json", dict[str, Any]), "threshold": None}
-    facts["training"] |= {"log": log, "metric": "bits_per_byte", "best": 3.2, "best_step": 2, "steps": 2}
+    facts["training"] |= {
+        "log": log,
+        "metric": "bits_per_byte",
+        "best": 3.2,
+        "best_step": 2,
+        "best_of_run": 2,
+        "steps": 2,
+    }
     page = report_page(facts)
     arms = facts["report"]["arms"]
     tuned, base = (arms[a]["metrics"]["bits_per_byte"]["value"] for a in ("tuned", "zero_shot"))

@@ -30,6 +30,7 @@ CHANGES = {
     "train.neftune_alpha": "5", "train.on_spike": "skip", "train.spike_z": "4", "train.averaging": "ema",
     "train.ema_decay": "0.9", "train.average_last": "2", "train.validate_every_steps": "3",
     "train.validate_every_epochs": "0.5",
+    "train.keep": "3", "train.keep_last": "1",
     "train.turns": "last", "train.new_tokens": "[<ICD>]", "task.template": "'Say: {text}'", "train.templates": "{a: '{text}?'}", "train.systems": "{a: Go}", "train.mixture": "{rows.csv: 0.1}", "train.past_budget": "replay", "train.replay_share": "0.3",
     "train.method.kind": "full", "train.lr": "0.5", "train.epochs": "3", "train.global_batch": "8",
     "train.max_tokens": "512", "train.schedule": "linear", "train.warmup": "0.2", "train.weight_decay": "0.1",

@@ -117,6 +117,8 @@ SPEC = SftSpec(
     replay_share=0.5,
     refusals="",
     new_tokens=(),
+    keep=1,
+    keep_last=0,
     seed=0,
 )
 
@@ -148,8 +150,10 @@ def opened(root: Path) -> Workspace:
 
 
 def files(work: Workspace) -> dict[str, bytes]:
-    """Every byte that must be equal in equal runs: the checkpoint and the metric log."""
+    """Every byte that must be equal in equal runs: the checkpoint, those kept beside it, and the metric log."""
     found = {p.name: p.read_bytes() for p in sorted((work.scratch / "checkpoint").iterdir())}
+    for p in sorted(work.scratch.glob("kept-*/*")):
+        found[f"{p.parent.name}/{p.name}"] = p.read_bytes()
     return found | {"metrics.jsonl": work.metrics_file.read_bytes()}
 
 

@@ -43,6 +43,8 @@ SPEC = DomainSpec(
     replay_share=0.5,
     refusals="",
     new_tokens=(),
+    keep=1,
+    keep_last=0,
     seed=0,
 )
 

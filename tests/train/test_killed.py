@@ -40,6 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
     "ema-full": {"averaging": "ema", "method": data.FULL, "lr": 1e-3},
     "last-lora": {"averaging": "last", "average_last": 3, "validate_times": 12, "metric": ""},
     "last-full": {"averaging": "last", "average_last": 3, "validate_times": 12, "method": data.FULL, "lr": 1e-3},
+    "kept-lora": {"keep": 3, "keep_last": 2, "validate_times": 16},
+    "kept-average": {"keep": 2, "keep_last": 1, "averaging": "last", "validate_times": 12, "metric": ""},
     "bf16-masters": {**BF16, "master": "fp32"},
     "bf16-stochastic": {**BF16, "master": "stochastic"},
     "bf16-lora": {"precision": "bf16"},

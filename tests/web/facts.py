@@ -99,7 +99,7 @@ def make_facts(status: str = "unproven", classes: int = 22) -> dict[str, Any]:
         "rows_read": 3628, "files": ["diagnoses.csv"],
         "findings": [{"where": "diagnoses.csv:12", "what": "label differs from another by case only", "fix": "merge them"}],
         "label_name": "chapter", "group_name": "category",
-        "training": {"log": log, "metric": "macro_f1", "best": 0.764, "best_step": 135, "steps": 182, "stopped_early": 0, "summary": {}},
+        "training": {"log": log, "metric": "macro_f1", "best": 0.764, "best_step": 135, "best_of_run": 135, "steps": 182, "stopped_early": 0, "summary": {}},
         "made_in": {"how": "trained", "seconds": 370.0},
         "looks": {"total": 5, "tuned": 1, "by_arm": {"tuned": 1}},
         "stages": [{"name": "train", "planned": 300.0, "seconds": 370.2, "words": "tokens 180,000"}],

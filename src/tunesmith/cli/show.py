@@ -152,8 +152,14 @@ def _run_row(run: Any) -> dict[str, Any]:
 
 def _run_words(run: Any) -> str:
     facts = [f"{k.replace('_', ' ')} {_cell(v)}" for k, v in run.metrics.items() if not isinstance(v, dict | list)]
+    kept = [
+        {"beside it": k["output"], "checkpoint": run.outputs[k["output"]][:12], "validation": k["validation"]}
+        for k in run.metrics.get("kept", ())
+        if k["output"] in run.outputs
+    ]
+    said = [" · ".join(facts)] if facts else []
     return "\n".join(
-        [table([_run_row(run)]), *([" · ".join(facts)] if facts else []), *([run.error] if run.error else [])]
+        [table([_run_row(run)]), *said, *([table(kept)] if kept else []), *([run.error] if run.error else [])]
     )
 
 

@@ -129,6 +129,10 @@ class TrainSettings(Section):
     patience: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="validations without gain before stopping; default: never"
     )
+    keep: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="validated checkpoints that stay, the best so many; worse ones are deleted on the way"
+    )
+    keep_last: Annotated[int, Field(ge=0)] = Field(default=0, description="and so many of the newest, however good")
     templates: dict[str, str] = Field(
         default={},
         description="further wordings by name, drawn beside task.template; {text} and columns of data.keep stand in them",

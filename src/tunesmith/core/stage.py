@@ -2,7 +2,7 @@
 
 A stage is a function `stage(spec, inputs, work) -> outputs`. `spec` is a frozen dataclass of values
 that change the result, `inputs` and `outputs` are frozen dataclasses of folders (`Path`, or
-`dict[str, Path]` for a named family). The function is named, not imported, so that planning loads
+`dict[str, Path]` for a named family: the output `kept` of {"40": folder} is recorded as `kept-40`). The function is named, not imported, so that planning loads
 no torch.
 """
 

@@ -199,6 +199,7 @@ def training_facts(run: Run | None, checkpoint: dict[str, Any], metrics: Path | 
         "metric": checkpoint.get("metric", ""),
         "best": checkpoint.get("best"),
         "best_step": checkpoint.get("best_step", 0),
+        "best_of_run": checkpoint.get("best_of_run", checkpoint.get("best_step", 0)),
         "steps": steps,
         "stopped_early": last if last < steps else 0,
         "summary": run.metrics if run else {},

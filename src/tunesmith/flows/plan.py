@@ -116,7 +116,7 @@ def plan_steps(journey: Journey, *, probe: bool = False, gpus: tuple[str, ...] =
         gpus=elsewhere,
         currency=currency,
         happened=compared(context.ledger, done) if done else (),
-        disk_mib=training.checkpoint_mib * 2 + 2,
+        disk_mib=training.checkpoint_mib * (context.settings.train.keep + context.settings.train.keep_last + 1) + 2,
         free_disk_mib=shutil.disk_usage(context.root).free / 2**20,
         provable=provable(journey),
     )

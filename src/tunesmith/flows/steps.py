@@ -170,6 +170,8 @@ def train_step(j: Journey) -> tuple[SftSpec, dict[str, Any]]:
         replay_share=train.replay_share,
         refusals=train.refusals,
         new_tokens=tuple(train.new_tokens),
+        keep=train.keep,
+        keep_last=train.keep_last,
         seed=train.seed,
         system=c.system,
         max_new_tokens=c.settings.evaluate.max_new_tokens,
@@ -239,6 +241,8 @@ def domain_step(j: Journey) -> tuple[DomainSpec, dict[str, Any]]:
         replay_share=train.replay_share,
         refusals=train.refusals,
         new_tokens=tuple(train.new_tokens),
+        keep=train.keep,
+        keep_last=train.keep_last,
         seed=train.seed,
     )
     return spec, {"dataset": j.dataset_id, "base": j.base.artifact.id, "general": general_of(j)}

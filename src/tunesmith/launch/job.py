@@ -42,7 +42,9 @@ class Job:
 class Ended:
     """How a stage ended well, or at a stop that was asked for."""
 
-    outputs: Mapping[str, str | None] = field(default_factory=dict)  # folders relative to the workspace's scratch
+    outputs: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # folders, and families of them, under the workspace's scratch
     summary: Mapping[str, Any] = field(default_factory=dict)
     stopped: bool = False
 

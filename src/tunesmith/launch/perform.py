@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,8 +213,13 @@ def _outputs(stage: Stage, ended: Ended, work: Workspace, *, deaths: int) -> Any
     if deaths or (work.root / FOLDER / FITTING).exists():
         notes = [*work.summary.get("notes", ()), note(_fitting(work))]
         work.summarize(notes=notes)
-    folders = {n: None if at is None else work.scratch / at for n, at in ended.outputs.items()}
-    return stage.outputs(**folders)
+
+    def folder(at: Any) -> Any:
+        if isinstance(at, Mapping):
+            return {key: folder(one) for key, one in at.items()}
+        return None if at is None else work.scratch / at
+
+    return stage.outputs(**{name: folder(at) for name, at in ended.outputs.items()})
 
 
 def _remember(work: Workspace, tokens: int) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -87,12 +87,13 @@ def main(job: Path) -> int:
     return 0
 
 
-def _named(stage: Stage, outputs: Any, work: Workspace) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for f in fields(stage.outputs):
-        made = getattr(outputs, f.name)
-        found[f.name] = None if made is None else str(made.relative_to(work.scratch))
-    return found
+def _named(stage: Stage, outputs: Any, work: Workspace) -> dict[str, Any]:
+    def said(made: Any) -> Any:
+        if isinstance(made, Mapping):
+            return {key: said(folder) for key, folder in made.items()}
+        return None if made is None else str(made.relative_to(work.scratch))
+
+    return {f.name: said(getattr(outputs, f.name)) for f in fields(stage.outputs)}
 
 
 def _write_failure(folder: Path, rank: int, error: BaseException) -> None:

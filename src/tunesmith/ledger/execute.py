@@ -184,17 +184,19 @@ def _folders(ledger: Ledger, inputs: Inputs) -> dict[str, Any]:
 
 
 def _outputs(stage: Stage, outputs: Any, work: Workspace) -> dict[str, tuple[str, Path]]:
-    """Name → (kind, folder). An output that is None was not made and is left out."""
+    """Name → (kind, folder). An output that is None was not made and is left out; one that is a family is its members."""
     if not isinstance(outputs, stage.outputs):
         raise TypeError(f"{stage.name} returned a {type(outputs).__name__}, not a {stage.outputs.__name__}")
     found: dict[str, tuple[str, Path]] = {}
     for f in fields(stage.outputs):
-        folder = getattr(outputs, f.name)
-        if folder is None:
-            continue
-        if f.name == "metrics" or not folder.resolve().is_relative_to(work.scratch.resolve()):
-            raise TypeError(f"{stage.name}: the output {f.name} is not a folder of its own under work.scratch")
-        found[f.name] = (f.metadata["kind"], folder)
+        made = getattr(outputs, f.name)
+        family = {f"{f.name}-{key}": folder for key, folder in made.items()} if isinstance(made, Mapping) else {}
+        for name, folder in family.items() if isinstance(made, Mapping) else [(f.name, made)]:
+            if folder is None:
+                continue
+            if name == "metrics" or not folder.resolve().is_relative_to(work.scratch.resolve()):
+                raise TypeError(f"{stage.name}: the output {name} is not a folder of its own under work.scratch")
+            found[name] = (f.metadata["kind"], folder)
     return found
 
 

@@ -43,6 +43,8 @@ class DomainSpec:
     replay_share: float  # of a step's tokens, once the budget was exceeded and past_budget is replay
     refusals: str  # a pattern: general questions whose answer matches it must be refused; "": none are counted
     new_tokens: tuple[str, ...]  # one token each beside the base's own, whose rows are trained: text/growth.py
+    keep: int  # validated checkpoints, the best so many, the best itself among them
+    keep_last: int  # and the newest so many
     seed: int
 
     def __post_init__(self) -> None:
@@ -70,6 +72,8 @@ class DomainSpec:
         require(self.validate_times >= 1, "train.validate_times", self.validate_times, "at least 1")
         require(0 < self.replay_share < 1, "train.replay_share", self.replay_share, "between 0 and 1")
         require(is_pattern(self.refusals), "train.refusals", self.refusals, "a regular expression")
+        require(self.keep >= 1, "train.keep", self.keep, "at least 1: the best")
+        require(self.keep_last >= 0, "train.keep_last", self.keep_last, "0 or above")
         names = [name for name, _ in self.mixture]
         require(len(set(names)) == len(names), "train.mixture", names, "each source once")
 
@@ -84,6 +88,7 @@ class DomainInputs:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainOutputs:
     checkpoint: Path = field(metadata={"kind": "checkpoint"})
+    kept: dict[str, Path] = field(default_factory=dict, metadata={"kind": "checkpoint"})  # those beside it, by step
 
 
 DOMAIN = Stage(

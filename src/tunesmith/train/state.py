@@ -1,8 +1,10 @@
 """What a killed training needs to go on as if nothing had happened.
 
-Files in work.state: `best-<step>.safetensors`, the weights of the best validation, `kept-<step>.safetensors`, those
-of the last few where a mean of them is wanted, and `training.safetensors`, everything else, which names the others. Each is written beside its place, synced
-and renamed, the best first: whenever the process dies, the previous state or the new one is whole.
+Files in work.state: `best-<step>.safetensors`, the weights of each validation that is held (retention.py: the best, and
+more where they are asked for), `kept-<step>.safetensors`, those of the last few where a mean of them is wanted, and
+`training.safetensors`, everything else, which names the others. Each is written beside its place, synced and renamed,
+weights first, and what is no longer held goes last: whenever the process dies, the previous state or the new one is
+whole.
 Where weights are split among ranks, each writes its own into the folder `parts-<step>-<n>` (parallel/parts.py), and
 `training.safetensors`, written last, names it: any number of ranks goes on from there.
 The order of rows and the learning rate are functions of the step, so they need no memory.
@@ -51,6 +53,7 @@ class Judgment:
     training_loss: float | None  # mean over the steps; None if none was taken
     validation_loss: float
     metric: float | None = None  # the goal's own, where it is measured
+    allowed: bool = True  # False: it forgot too much to be the best
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +103,13 @@ class Position:
         """With a validation's outcome: better by the metric, ties by the loss; by the loss where there is no metric.
         Not `allowed`: it forgot too much to be kept, however good it is."""
         total, n = self.since
-        judgment = Judgment(step=self.step, training_loss=total / n if n else None, validation_loss=loss, metric=metric)
+        judgment = Judgment(
+            step=self.step,
+            training_loss=total / n if n else None,
+            validation_loss=loss,
+            metric=metric,
+            allowed=allowed,
+        )
         self = replace(self, judgments=(*self.judgments, judgment), since=(0.0, 0))
         if self.best_loss is None:
             gained = True
@@ -121,9 +130,10 @@ def save(
     more: Mapping[str, Tensor] | None = None,
     kept: int = 0,
     world: World = ALONE,
+    held: Sequence[int] = (),
 ) -> None:
     """`more`: further tensors of the recipe by name, which `resume_more` gives back. `kept`: of how many last
-    validations the weights stay on disk."""
+    validations the weights stay on disk for a mean. `held`: steps whose judged weights stay beside the best."""
     tensors, values = world.remembered(optimizer, parameters)
     more = {f"more.{n}": t for n, t in world.whole(more or {}).items()}
     facts = {"position": json.dumps(asdict(position)), "memory": values}
@@ -144,7 +154,7 @@ def save(
     for old in folder.glob("parts-*"):
         if old != parts:
             shutil.rmtree(old)
-    wanted = {f"best-{position.best_step}.safetensors"}
+    wanted = {f"best-{step}.safetensors" for step in (position.best_step, *held)}
     wanted |= {f"kept-{j.step}.safetensors" for j in position.judgments[max(0, len(position.judgments) - kept) :]}
     for old in (*folder.glob("best-*.safetensors"), *folder.glob("kept-*.safetensors")):
         if old.name not in wanted:
@@ -165,13 +175,13 @@ def mean_of_kept(folder: Path, steps: Sequence[int]) -> dict[str, Tensor]:
     return {n: (t / len(steps)).float() for n, t in total.items()}
 
 
-def save_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], world: World = ALONE) -> None:
-    """Call before the `save` whose position names it."""
+def hold(folder: Path, step: int, parameters: Mapping[str, nn.Parameter], world: World = ALONE) -> None:
+    """The weights that a validation judged. Call before the `save` that names its step."""
     _write_weights(folder / f"best-{step}.safetensors", parameters, world)
 
 
-def load_best(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
-    """Put the best weights back, into weights that are whole."""
+def load_held(folder: Path, step: int, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Put held weights back, into weights that are whole."""
     _fill(parameters, _read(folder / f"best-{step}.safetensors"), prefix="")
 
 

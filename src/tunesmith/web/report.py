@@ -61,14 +61,14 @@ def report_page(facts: dict[str, Any]) -> str:
             raw=[(v["step"], v["loss"]) for v in training["log"] if "loss" in v],
             validation=[(v["step"], v["validation_loss"]) for v in validations],
             y_label="loss in nats per supervised token",
-            best_step=training["best_step"],
+            best_step=training["best_of_run"],
             title="Training and validation loss",
         ),
         metric_svg=curve_chart(
             raw=[],
             validation=[(v["step"], v[training["metric"]]) for v in validations if training["metric"] in v],
             y_label=f"validation {training['metric']}",
-            best_step=training["best_step"],
+            best_step=training["best_of_run"],
             title=f"{training['metric']} on validation",
         ),
         validations=validations,
@@ -126,7 +126,11 @@ def learning_words(training: dict[str, Any], validations: list[dict[str, Any]]) 
     if not validations:
         return ""
     metric = training["metric"]
-    words = f"Best validation {metric} {training['best']:.3f} at step {training['best_step']} of {training['steps']}"
+    other = training["best_of_run"] != training["best_step"]
+    which = "Kept beside the best: validation" if other else "Best validation"
+    words = f"{which} {metric} {training['best']:.3f} at step {training['best_step']} of {training['steps']}"
+    if other:
+        words += f"; the best was at step {training['best_of_run']}"
     if training["stopped_early"]:
         words += f"; nothing better followed, so training stopped early at step {training['stopped_early']}"
     lowest = min(validations, key=lambda v: v["validation_loss"])

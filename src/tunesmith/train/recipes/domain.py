@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +30,7 @@ from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.batches import read_rows
-from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.checkpoint import folders, kept_facts, write_held
 from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
@@ -42,6 +42,7 @@ from tunesmith.train.parallel.engines import join
 from tunesmith.train.parallel.world import ALONE, World
 from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
+from tunesmith.train.retention import Retention
 from tunesmith.train.start import base_with
 from tunesmith.train.validate import chosen_rows, validation_steps
 
@@ -61,15 +62,19 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     validate_after = validation_steps(steps, spec.validate_times)
     validation = Validation(spec, inputs.dataset, renderer)
     forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=texts.has_general)
+    retention = Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=False)
 
     work.progress(0, steps, "load")
     model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec, world)
 
     def validate(at: state.Position) -> state.Position:
         at = validated(work, at, spec.metric, model, forward, validation, forgetting, steps, world)
-        if at.best_step == at.step:
-            state.save_best(work.state, at.step, parameters, world)
+        if at.step in retention.steps(at):
+            state.hold(work.state, at.step, parameters, world)
         return at
+
+    def save(at: state.Position) -> None:
+        state.save(work.state, at, parameters, optimizer, world=world, held=retention.steps(at))
 
     at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
     begun = at.best is not None  # step 0, the untrained model, is the first candidate
@@ -78,7 +83,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         forgetting.resume(at.step if begun else -1)
     if not begun:
         at = validate(at)
-        state.save(work.state, at, parameters, optimizer, world=world)
+        save(at)
     saved_at = time.monotonic()
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
@@ -99,20 +104,20 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
         if at.step in validate_after:
             at = validate(at)
         if world.due(work.stop, at.step in validate_after or time.monotonic() - saved_at >= work.exec.save_every_s):
-            state.save(work.state, at, parameters, optimizer, world=world)
+            save(at)
             saved_at = time.monotonic()
             work.stop_if_asked()
 
     trained = world.count(parameters)
     work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights=trained))
-    work.summarize(**world.facts())
-    folder = work.scratch / "checkpoint"
+    work.summarize(**world.facts(), **kept_facts(retention, at))
+    checkpoint, kept = folders(work.scratch, retention, at)
     if world.writes:
         if world.splits:  # what was split is put together again: the same model anew, with the best weights
             model, parameters = at_start(spec, inputs.base, texts.documents)
-        state.load_best(work.state, at.best_step, parameters)
-        write_checkpoint(folder, cast(Any, spec), inputs.base, model, renderer, at, steps)  # method, base, metric
-    return DomainOutputs(checkpoint=folder)
+        facts = {"spec": spec, "base": inputs.base, "model": model, "renderer": renderer, "steps": steps}
+        write_held(work.scratch, work.state, retention, parameters, at, None, **facts)
+    return DomainOutputs(checkpoint=checkpoint, kept=kept)
 
 
 def at_start(
@@ -196,10 +201,7 @@ def validated(
 def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
     """With a validation's outcome. The best is the lowest `metric` among those within the budget for forgetting;
     step 0 is one of them, so what is kept is never worse than the base."""
-    if allowed and (at.best is None or outcome[metric] < at.best):
-        loss = outcome["validation_loss"]
-        return replace(at, best_step=at.step, best=outcome[metric], best_loss=loss, waited=0)
-    return replace(at, waited=at.waited + 1)
+    return at.after(outcome["validation_loss"], outcome[metric], False, allowed=allowed)
 
 
 class Texts:

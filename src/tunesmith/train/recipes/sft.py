@@ -27,7 +27,7 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.averages import Average
 from tunesmith.train.batches import last_turn_only, read_rows
-from tunesmith.train.checkpoint import write_checkpoint
+from tunesmith.train.checkpoint import folders, kept_facts, write_held
 from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import ends_early, kept_sentence, watch
 from tunesmith.train.forward import Forward, choose_forward
@@ -38,8 +38,9 @@ from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_f
 from tunesmith.train.parallel.engines import join
 from tunesmith.train.parallel.world import ALONE, World
 from tunesmith.train.pool import Pool, general_documents, wordings
+from tunesmith.train.retention import Retention
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
-from tunesmith.train.start import base_with, carry_start, check_start
+from tunesmith.train.start import base_with, check_start
 from tunesmith.train.validate import Validation, overfitting, validate_after
 
 T = TypeVar("T")
@@ -65,9 +66,10 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     )
     average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last, world)
     validation = Validation(spec, inputs.dataset, renderer)
+    retention = Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=validation.higher_is_better)
 
     def judged(at: state.Position) -> state.Position:
-        """Validate the weights as they are to be kept, score the general data beside it, and keep the best."""
+        """Validate the weights as they are to be kept, score the general data beside it, and hold the best."""
         work.progress(at.step, steps, "validate", best=at.best)
         with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
             judge = partial(validation.run, model, forward)
@@ -79,10 +81,14 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
             allowed = forgetting is None or forgetting.within(at.step)
             better = validation.higher_is_better
             at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
-            if at.best_step == at.step:
-                state.save_best(work.state, at.step, parameters, world)
+            if at.step in retention.steps(at):
+                state.hold(work.state, at.step, parameters, world)
         work.log(step=at.step, **outcome)
         return at
+
+    def save(at: state.Position) -> None:
+        held = retention.steps(at)
+        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world, held)
 
     at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
     average.restore(state.resume_more(work.state))
@@ -92,7 +98,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         forgetting.resume(at.step if begun else -1)
     if not begun:  # what training gains and forgets is held against step 0, which is a candidate itself
         at = judged(at)
-        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world)
+        save(at)
     saved_at = time.monotonic()
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
@@ -125,7 +131,7 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         if at.step in validations:
             at = judged(at)
         if world.due(work.stop, at.step in validations or time.monotonic() - saved_at >= work.exec.save_every_s):
-            state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world)
+            save(at)
             saved_at = time.monotonic()
             work.stop_if_asked()
 
@@ -135,15 +141,15 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     work.summarize(**_summary(spec, at, forward, early, facts, rows=pool.own, trained_weights=trained_weights))
     if spec.mixture:
         work.summarize(mixture=pool.mixture(spec.mixture).facts())
-    work.summarize(**world.facts())
-    folder = work.scratch / "checkpoint"
+    work.summarize(**world.facts(), **kept_facts(retention, at))
+    checkpoint, kept = folders(work.scratch, retention, at)
     if world.writes:
         if world.splits:  # what was split is put together again: the same model anew, with the best weights
             model, parameters = at_start(spec, inputs.base, pool.documents, start=inputs.start)
-        state.load_best(work.state, at.best_step, parameters)
-        write_checkpoint(folder, spec, inputs.base, model, renderer, at, steps, pool.places)
-        carry_start(inputs.start, folder)
-    return SftOutputs(checkpoint=folder)
+        facts = {"spec": spec, "base": inputs.base, "model": model, "renderer": renderer}
+        of_run = {"steps": steps, "places": pool.places}
+        write_held(work.scratch, work.state, retention, parameters, at, inputs.start, **facts, **of_run)
+    return SftOutputs(checkpoint=checkpoint, kept=kept)
 
 
 def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
