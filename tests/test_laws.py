@@ -83,7 +83,8 @@ HEAVY = ("torch", "transformers", "peft", "sklearn", "fastapi", "datasets", "pan
 @pytest.mark.parametrize(
     "module",
     ["tunesmith", "tunesmith.api", "tunesmith.flows.run", "tunesmith.flows.plan", "tunesmith.data.stages",
-     "tunesmith.train.stages", "tunesmith.evaluate.stages", "tunesmith.export.stages", "tunesmith.text.render"],
+     "tunesmith.train.stages", "tunesmith.train.precision", "tunesmith.train.cost.counting", "tunesmith.train.cost.memory",
+     "tunesmith.evaluate.stages", "tunesmith.export.stages", "tunesmith.text.render"],
 )  # fmt: skip
 def test_planning_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; print([m for m in {HEAVY!r} if m in sys.modules])"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
@@ -86,3 +88,13 @@ def make_tiny(folder: Path, family: str = "llama", *, seed: int = 0, **overrides
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **shape), dtype=torch.float32)
     model.save_pretrained(folder)
     return folder
+
+
+def move(parameters: Mapping[str, Any]) -> None:
+    """Seeded noise on every trained weight, in place of a training."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))

@@ -117,8 +117,8 @@ perform(SFT, replace(SPEC, epochs=2000.0), SftInputs(dataset=Path(dataset), base
 """
 
 
-def kill_the_parent(root: Path, dataset: Path, base: Path, processes: int) -> None:
-    """And see that no process is left whose command names its workspace."""
+def assert_none_outlives_the_parent(root: Path, dataset: Path, base: Path, processes: int) -> None:
+    """Kill the parent, and see that no process is left whose command names its workspace."""
     command = [sys.executable, "-c", PARENT, str(root), str(dataset), str(base), str(processes)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE)
     assert parent.stdout is not None and parent.stdout.readline() == b"training\n"
@@ -145,7 +145,7 @@ def _named(root: Path) -> list[int]:
 
 @pytest.mark.slow
 def test_no_worker_outlives_its_parent(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
-    kill_the_parent(tmp_path / "a", dataset, tiny_llama, processes=1)
+    assert_none_outlives_the_parent(tmp_path / "a", dataset, tiny_llama, processes=1)
 
 
 def test_a_job_that_would_be_read_otherwise_is_refused(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny import make_tiny
+from tests.tiny import make_tiny, move
 from tunesmith.core.errors import InputError, ModelError
 from tunesmith.model.load import load_base, load_tuned
 from tunesmith.model.methods import catalog as methods
@@ -24,10 +24,8 @@ IDS = torch.tensor([[1, 17, 40, 99, 5, 2], [8, 30, 31, 200, 7, 9]])
 def tuned(folder: Path, spec: MethodSpec, out: Path, *, dtype: str = "fp32") -> torch.Tensor:
     """A checkpoint whose every trainable weight was moved, and the logits of the model that wrote it."""
     model = methods.wrap(load_base(folder, dtype=dtype), spec, seed=0)
-    generator = torch.Generator().manual_seed(1)
+    move(methods.trainable_parameters(model))
     with torch.no_grad():
-        for parameter in methods.trainable_parameters(model).values():
-            parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))
         logits = model(IDS).logits
     out.mkdir(exist_ok=True)
     methods.save(model, spec, out, base="tiny-base")

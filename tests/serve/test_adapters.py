@@ -328,8 +328,15 @@ def test_turns_are_fair_where_adapters_cannot_be_mixed(base: Path, tmp_path: Pat
         time.sleep(0.1)
         waiting = asked(bundles["summaries"], "fox", max_new_tokens=5)
         engine.scheduler.submit([waiting.job])
-        waiting.text()
+        answer = waiting.text()
+        assert thread.is_alive()  # and so the other task was still asking
     finally:
         stop.set()
         thread.join()
-    engine.stop(drain_s=20)
+    assert engine.stop(drain_s=20)
+    alone = LoadedBundle.load(*places["summaries"])
+    engine = running([alone])
+    one = asked(alone, "fox", max_new_tokens=5)
+    engine.scheduler.submit([one.job])
+    assert answer == one.text()
+    assert engine.stop(drain_s=10)

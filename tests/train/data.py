@@ -74,6 +74,24 @@ def make_dataset(folder: Path, *, train: int = 24, validation: int = 9, labels: 
 
 LORA = MethodSpec(kind="lora", rank=4, alpha=8.0, dropout=0.0, targets="all-linear")
 FULL = MethodSpec(kind="full", rank=1, alpha=1.0, dropout=0.0, targets="all-linear")
+
+
+def small_methods(*, virtual_tokens: int, projection: int) -> dict[str, MethodSpec]:
+    """Methods that a test of all of them takes as they are, by name."""
+    virtual = {"virtual_tokens": virtual_tokens}
+    projected = virtual | {"projection": projection}
+    return {
+        "dora": replace(LORA, dora=True),
+        "nf4": replace(LORA, kind="qlora", bits=4, double_quant=True),
+        "int8": replace(LORA, kind="qlora", bits=8),
+        "ia3": replace(LORA, kind="ia3"),
+        "prompt": replace(LORA, kind="prompt", **virtual),
+        "p_tuning": replace(LORA, kind="p_tuning", **projected),
+        "prefix": replace(LORA, kind="prefix", **virtual),
+        "prefix_projection": replace(LORA, kind="prefix", **projected),
+    }
+
+
 SPEC = SftSpec(
     kind="classify",
     method=LORA,

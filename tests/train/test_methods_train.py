@@ -19,22 +19,14 @@ from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.text.render import Renderer
 
 LORA = data.LORA
-METHODS = {
+METHODS = data.small_methods(virtual_tokens=4, projection=16) | {
     "rslora": replace(LORA, rslora=True, dropout=0.1),
-    "dora": replace(LORA, dora=True),
     "dora_dropout": replace(LORA, dora=True, dropout=0.1),
     "pissa": replace(LORA, init="pissa", dropout=0.1),
     "olora": replace(LORA, init="olora"),
     "eva": replace(LORA, init="eva"),
     "lora_plus": replace(LORA, b_lr_ratio=4.0),
     "ranks": replace(LORA, ranks=(("down_proj", 8), ("layers.0.*", 2))),
-    "nf4": replace(LORA, kind="qlora", bits=4, double_quant=True),
-    "int8": replace(LORA, kind="qlora", bits=8),
-    "ia3": replace(LORA, kind="ia3"),
-    "prompt": replace(LORA, kind="prompt", virtual_tokens=4),
-    "p_tuning": replace(LORA, kind="p_tuning", virtual_tokens=4, projection=16),
-    "prefix": replace(LORA, kind="prefix", virtual_tokens=4),
-    "prefix_projection": replace(LORA, kind="prefix", virtual_tokens=4, projection=16),
     "last_layers": replace(data.FULL, train_layers="last:2"),
 }
 RATES = {"ia3": 0.1, "prompt": 0.1, "prefix": 0.1, "last_layers": 2e-3, "p_tuning": 2e-2, "prefix_projection": 2e-2}

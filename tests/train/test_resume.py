@@ -62,10 +62,10 @@ def test_stopped_at_each_step_and_resumed_is_the_same_to_the_byte(
 def test_killed_at_any_moment_and_resumed_is_the_same_to_the_byte(
     tmp_path: Path, dataset: Path, tiny_llama: Path
 ) -> None:
-    kill_and_compare(tmp_path, dataset, tiny_llama, kills=3)
+    assert_killed_is_whole(tmp_path, dataset, tiny_llama, kills=3)
 
 
-def kill_and_compare(tmp_path: Path, dataset: Path, base: Path, *, kills: int) -> None:
+def assert_killed_is_whole(tmp_path: Path, dataset: Path, base: Path, *, kills: int) -> None:
     whole = data.train(tmp_path / "whole", dataset, base, exec=OFTEN, **CHANGES)
     command = [sys.executable, "-c", CHILD, str(tmp_path / "parts"), str(dataset), str(base)]
     log = tmp_path / "parts" / "metrics.jsonl"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.model.merging.conftest import BOTTLENECK, IDS, LORA, Make, logits
-from tests.tiny import make_tiny
+from tests.tiny import make_tiny, move
 from tunesmith.core.errors import ModelError
 from tunesmith.model.load import load_base, load_tuned
 from tunesmith.model.merging.adapters import combine_adapters
@@ -25,6 +25,17 @@ FP32 = 2e-6  # of the logits, on tiny models: what one fp32 product instead of t
 IA3 = MethodSpec(kind="ia3", rank=1, alpha=1.0, dropout=0.0, targets="all-linear")
 
 
+def saved(base: Path, spec: MethodSpec, out: Path) -> torch.Tensor:
+    """A checkpoint whose every trained weight was moved; the logits of the model that wrote it."""
+    model = methods.wrap(load_base(base, dtype="fp32"), spec, seed=0).eval()
+    move(methods.trainable_parameters(model))
+    trained = logits(model)
+    out.mkdir()
+    methods.save(model, spec, out, base="tiny")
+    (out / "checkpoint.json").write_text(json.dumps({"method": method_json(spec), IDENTITY: identity(base)}))
+    return trained
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gemma", "phi", "opt"])
 @pytest.mark.parametrize(
     "spec", [LORA, replace(LORA, rslora=True), replace(LORA, dora=True)], ids=["lora", "rs", "dora"]
@@ -32,16 +43,8 @@ IA3 = MethodSpec(kind="ia3", rank=1, alpha=1.0, dropout=0.0, targets="all-linear
 def test_trained_saved_reloaded_and_merged_agree(family: str, spec: MethodSpec, tmp_path: Path) -> None:
     extra = {"opt": {"ffn_dim": 96, "word_embed_proj_dim": 48}}.get(family, {})
     base = make_tiny(tmp_path / "base", family, **extra)
-    model = methods.wrap(load_base(base, dtype="fp32"), spec, seed=0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in methods.trainable_parameters(model).values():
-            parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))
-    trained = logits(model)
     out = tmp_path / "checkpoint"
-    out.mkdir()
-    methods.save(model, spec, out, base="tiny")
-    (out / "checkpoint.json").write_text(json.dumps({"method": method_json(spec), IDENTITY: identity(base)}))
+    trained = saved(base, spec, out)
     assert torch.equal(logits(load_tuned(base, out, dtype="fp32", merge=False)), trained)
     merge_checkpoint(base, out, tmp_path / "merged", dtype="fp32")
     merged = logits(load_base(tmp_path / "merged", dtype="fp32"))
@@ -133,17 +136,8 @@ def test_training_names_the_weights_it_was_on(tiny_llama: Path, tmp_path: Path) 
 def test_a_start_from_the_bases_weights_is_saved_as_plain_lora(init: str, tiny_llama: Path, tmp_path: Path) -> None:
     """PiSSA and OLoRA take their start out of the base while training; what is saved goes on the untouched base."""
     spec = replace(LORA, init=init)  # type: ignore[arg-type]
-    model = methods.wrap(load_base(tiny_llama, dtype="fp32"), spec, seed=0).eval()
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in methods.trainable_parameters(model).values():
-            parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))
-    trained = logits(model)
     out = tmp_path / "checkpoint"
-    out.mkdir()
-    methods.save(model, spec, out, base="tiny")
-    facts = {"method": method_json(spec), IDENTITY: identity(tiny_llama)}
-    (out / "checkpoint.json").write_text(json.dumps(facts))
+    trained = saved(tiny_llama, spec, out)
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 2 * spec.rank  # the start is in it
     assert float((logits(load_tuned(tiny_llama, out, dtype="fp32", merge=False)) - trained).abs().max()) < 1e-5
     merge_checkpoint(tiny_llama, out, tmp_path / "merged", dtype="fp32")

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from tests.tiny import make_tiny
+from tests.tiny import make_tiny, move
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.prompts import virtual_columns
@@ -56,11 +56,8 @@ def make_family(folder: Path, family: str) -> Path:
 def wrapped(base: Path, spec: MethodSpec, *, dtype: str = "fp32", moved: bool = True) -> Any:
     """A model as it could be in the middle of training."""
     model = methods.wrap(load_base(base, dtype=dtype), spec, seed=0, texts=TEXTS)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in methods.trainable_parameters(model).values():
-            if moved:
-                parameter.add_(torch.empty_like(parameter).normal_(std=0.05, generator=generator))
+    if moved:
+        move(methods.trainable_parameters(model))
     return model
 
 

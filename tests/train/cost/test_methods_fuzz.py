@@ -95,22 +95,22 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
     return get
 
 
-def refused_well(e: TunesmithError) -> None:
+def assert_refused_well(e: TunesmithError) -> None:
     assert e.problems
     for p in e.problems:
         assert p.where and p.what and p.fix, p
 
 
-def any_method_is_counted_or_refused(said: dict[str, Any], of: tuple[Path, Any, Skeleton]) -> None:
+def assert_counted_or_refused(said: dict[str, Any], of: tuple[Path, Any, Skeleton]) -> None:
     base, bare, skeleton = of
     try:
         spec = MethodSpec(**said)
     except TunesmithError as e:
-        return refused_well(e)
+        return assert_refused_well(e)
     try:
         model = methods.wrap(copy.deepcopy(bare), spec, seed=0, texts=TEXTS)
     except TunesmithError as e:
-        refused_well(e)
+        assert_refused_well(e)
         with pytest.raises(TunesmithError):  # plan and check say so too, before a weight is read
             methods.check(base, spec)
         return None
@@ -129,7 +129,7 @@ FUZZ = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 @given(values(), st.sampled_from(("llama", "gpt2", "bloom")))
 def test_any_method_is_counted_or_refused(family: Family, said: dict[str, Any], name: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    any_method_is_counted_or_refused(said, family(name))
+    assert_counted_or_refused(said, family(name))
 
 
 @pytest.mark.slow
@@ -137,4 +137,4 @@ def test_any_method_is_counted_or_refused(family: Family, said: dict[str, Any], 
 @given(values(), st.sampled_from(sorted(FAMILIES)))
 def test_any_method_on_any_family_is_counted_or_refused(family: Family, said: dict[str, Any], name: str) -> None:
     pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
-    any_method_is_counted_or_refused(said, family(name))
+    assert_counted_or_refused(said, family(name))

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from tests.launch.test_worker import kill_the_parent
+from tests.launch.test_worker import assert_none_outlives_the_parent
 from tests.train.data import FULL, LORA, SPEC, log, losses, max_difference, train
 from tunesmith.core.errors import InputError, Stopped, TunesmithError
 from tunesmith.core.stage import EngineName, Exec, Workspace
@@ -47,7 +47,7 @@ def run(work: Workspace, dataset: Path, base: Path, **changes: Any) -> Workspace
     return work
 
 
-def same(got: Workspace, want: Workspace, *, within: float = 1e-5) -> None:
+def assert_same(got: Workspace, want: Workspace, *, within: float = 1e-5) -> None:
     """Losses, norms and final weights, and which step was the best."""
     assert losses(got) == pytest.approx(losses(want), abs=within)
     for a, b in zip(log(got), log(want), strict=True):
@@ -78,7 +78,7 @@ def test_rows_of_new_tokens_are_shared_among_ranks_too(
     changes = {"new_tokens": (" aktie", "prozent"), "epochs": 1.0, "metric": ""}
     got = run(workspace(tmp_path / "two", engine=engine, micro_batch_tokens=64), dataset, tiny_llama, **changes)
     want = train(tmp_path / "one", dataset, tiny_llama, **changes)
-    same(got, want)
+    assert_same(got, want)
     a, b = (load_file(w.scratch / "checkpoint" / "new_tokens.safetensors")["embedding"] for w in (got, want))
     assert (a - b).abs().max() < 1e-4
 
@@ -92,7 +92,7 @@ def test_two_ranks_are_one_process(
     changes = {"global_batch": 23, "method": replace(LORA, dropout=0.1), "epochs": 3.0}
     got = run(workspace(tmp_path / "two", engine=engine, micro_batch_tokens=64), dataset, tiny_llama, **changes)
     want = train(tmp_path / "one", dataset, tiny_llama, **changes)
-    same(got, want)
+    assert_same(got, want)
     assert (got.summary["engine"], got.summary["ranks"]) == (engine, 2)
     assert got.summary["trained_weights"] == want.summary["trained_weights"]
 
@@ -103,7 +103,7 @@ def test_two_ranks_are_one_process(
 def test_full_fine_tuning_on_two_ranks(tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName) -> None:
     changes = {"method": FULL, "lr": 1e-3, "weight_decay": 0.1}
     got = run(workspace(tmp_path / "two", engine=engine), dataset, tiny_llama, **changes)
-    same(got, train(tmp_path / "one", dataset, tiny_llama, **changes))
+    assert_same(got, train(tmp_path / "one", dataset, tiny_llama, **changes))
 
 
 @two_cores
@@ -118,11 +118,11 @@ def test_stopped_on_two_ranks_and_finished_on_one(
     stopped_after(3, there, dataset, tiny_llama)
     assert any(there.state.glob("parts-*")) == (engine == "fsdp2")
     there.exec = Exec(threads=1)
-    same(run(there, dataset, tiny_llama), want)
+    assert_same(run(there, dataset, tiny_llama), want)
     back = workspace(tmp_path / "back", engine="single", processes=1)
     stopped_after(3, back, dataset, tiny_llama)
     back.exec = replace(TWO, engine=engine)
-    same(run(back, dataset, tiny_llama), want)
+    assert_same(run(back, dataset, tiny_llama), want)
 
 
 @two_cores
@@ -137,7 +137,7 @@ def test_killed_on_two_ranks_and_finished_on_one(
         run(work, dataset, tiny_llama)
     assert (work.state / "training.safetensors").exists()
     work.exec = Exec(threads=1)
-    same(run(work, dataset, tiny_llama), train(tmp_path / "want", dataset, tiny_llama))
+    assert_same(run(work, dataset, tiny_llama), train(tmp_path / "want", dataset, tiny_llama))
 
 
 def stopped_after(step: int, work: Workspace, dataset: Path, base: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_rank_that_is_killed_costs_half_the_micro_batch(
 ) -> None:
     monkeypatch.setenv(VARIABLE, "rank=1 step=3 above=256")
     work = workspace(tmp_path / "a", micro_batch_tokens=512, save_every_s=0.0)
-    same(run(work, dataset, tiny_llama), train(tmp_path / "want", dataset, tiny_llama))
+    assert_same(run(work, dataset, tiny_llama), train(tmp_path / "want", dataset, tiny_llama))
     assert any("micro-batches of 256 tokens" in n for n in work.summary["notes"])
 
 
@@ -177,7 +177,7 @@ def test_the_error_of_a_rank_reaches_the_user(tmp_path: Path, dataset: Path, tin
 @two_cores
 @pytest.mark.slow
 def test_no_rank_outlives_the_parent(tmp_path: Path, dataset: Path, tiny_llama: Path) -> None:
-    kill_the_parent(tmp_path / "a", dataset, tiny_llama, processes=2)
+    assert_none_outlives_the_parent(tmp_path / "a", dataset, tiny_llama, processes=2)
 
 
 @two_cores
@@ -195,7 +195,7 @@ def test_two_machines_on_loopback(tmp_path: Path, dataset: Path, tiny_llama: Pat
         done = list(pool.map(lambda work: run(work, dataset, tiny_llama), machines))
     want = train(tmp_path / "want", dataset, tiny_llama)
     for work in done:
-        same(work, want)
+        assert_same(work, want)
 
 
 @pytest.mark.parametrize("engine", ["ddp", "fsdp2"])

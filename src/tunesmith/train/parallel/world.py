@@ -32,7 +32,7 @@ class World:
     splits = ""  # who splits the weights, so that only the model's own forward will do; "": they are whole
 
     def shard(self, model: Any) -> None:
-        """Split the weights among ranks, in place, before an optimizer sees them."""
+        """Split the weights among ranks, in place, before an optimizer sees them. Alone, they stay whole."""
 
     def bind(self, model: Any, optimizer: Optimizer, forward: Any, max_grad_norm: float) -> Optimizer:
         """The optimizer to step, once model, optimizer and forward are made. Asserts that the engine is the one
@@ -61,10 +61,11 @@ class World:
         return outcome
 
     def wait(self) -> None:
-        """Until all ranks are here."""
+        """Until all ranks are here. Alone, there is nobody to wait for."""
 
     def share(self, folder: Path) -> None:
-        """Give the files of the first machine's workspace to the others, so that all go on from the same state."""
+        """Give the files of the first machine's workspace to the others, so that all go on from the same state.
+        Alone, there are no others."""
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Trained weights, or what is remembered of them, in one piece on every rank that writes."""

@@ -40,7 +40,7 @@ class Stepped(Optimizer):
         self.engine.step()
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """The engine drops gradients itself."""
+        """Nothing is left to drop: the engine drops gradients at the end of its own step."""
 
 
 class Zero(Ranks):
