@@ -166,3 +166,18 @@ def test_a_job_that_would_be_read_otherwise_is_refused(tmp_path: Path, dataset: 
     path.write_text(json.dumps(said))
     with pytest.raises(ValueError, match="does not survive"):
         read_job(path)
+
+
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_machine_says_for_whom_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int) -> None:
+    """Until all machines are there no rank runs that could say anything; the parent says it before it starts them."""
+
+    def not_started(*command: object, **more: object) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr(subprocess, "Popen", not_started)
+    said: list[str] = []
+    exec = Exec(processes=2, engine="ddp", nodes=nodes, node_rank=nodes - 1, rendezvous="gpu0.example:29500")
+    with pytest.raises(InterruptedError):
+        launched(tmp_path / "a", tmp_path, tmp_path, exec, progress=lambda d, t, label, **f: said.append(label))
+    assert said == ["waiting for 3 machines at gpu0.example:29500 (this is 2)"] * (nodes == 3)

@@ -88,6 +88,9 @@ def _watched(stage: Stage, spec: Any, folders: Any, work: Workspace) -> End:
     folder.mkdir(exist_ok=True)
     write_job(folder / JOB, stage, spec, folders, work.exec, work.root)
     module = "worker" if work.exec.ranks == 1 else "torchrun"
+    if work.exec.nodes > 1:  # until all are there nobody else says anything
+        where = f"{work.exec.nodes} machines at {work.exec.rendezvous}"
+        work.progress(0, 1, f"waiting for {where} (this is {work.exec.node_rank})")
     before = oom_kills()
     with open(folder / LOG, "ab") as log:
         process = subprocess.Popen(  # noqa: S603 (our own module, arguments of ours)

@@ -191,8 +191,13 @@ def test_two_machines_on_loopback(tmp_path: Path, dataset: Path, tiny_llama: Pat
         workspace(tmp_path / str(n), processes=1, nodes=2, node_rank=n, rendezvous=f"127.0.0.1:{port}")
         for n in range(2)
     ]
+    said: list[list[str]] = [[], []]
+    for n, work in enumerate(machines):
+        work.progress = lambda done, total, label, n=n, **facts: said[n].append(label)
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(lambda work: run(work, dataset, tiny_llama), machines))
+    for n in range(2):
+        assert said[n][0] == f"waiting for 2 machines at 127.0.0.1:{port} (this is {n})" and "train" in said[n]
     want = train(tmp_path / "want", dataset, tiny_llama)
     for work in done:
         assert_same(work, want)
