@@ -81,7 +81,8 @@ def estimate(
     rows, total = dataset["counts"]["train"], sum(dataset["counts"].values())
     tokens = round(dataset["tokens"]["total"] / max(1, total) * rows * spec.epochs)
     found = training_memory(config, skeleton, dataset, spec, exec, device=device)
-    trained = counting.trained_count(skeleton, spec.method)
+    rows = counting.new_rows(skeleton, len(spec.new_tokens))
+    trained = counting.trained_count(skeleton, spec.method) + rows
     parts = {name: round(size / MIB, 1) for name, size in found.parts.items()}
     return {
         "steps": steps_of(spec, dataset, tokens),
@@ -92,7 +93,7 @@ def estimate(
         "memory_low_mib": round(found.low / MIB),
         "memory_high_mib": round(found.high / MIB),
         "path": found.path,
-        "checkpoint_mib": round((skeleton.count if spec.method.kind == "full" else trained) * 4 / MIB, 1),
+        "checkpoint_mib": round((skeleton.count + rows if spec.method.kind == "full" else trained) * 4 / MIB, 1),
         "trained_weights": trained,
         "weights": skeleton.count,
     }
@@ -132,6 +133,7 @@ def training_memory(
         trained_in=spec.weights,
         master=spec.master,
         device=device,
+        new_tokens=len(spec.new_tokens),
     )
 
 

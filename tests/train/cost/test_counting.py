@@ -11,11 +11,15 @@ import pytest
 from tests.tiny import make_tiny
 from tests.train import data
 from tunesmith.core.errors import InputError
+from tunesmith.core.stage import Exec
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
 from tunesmith.model.methods.spec import METHODS as CATALOGUE
+from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.cost import counting
 from tunesmith.train.cost.skeleton import from_json, skeleton_of, to_json
+from tunesmith.train.precision import estimate
+from tunesmith.train.recipes import sft
 
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {}, "gpt2": {}, "falcon": {},
@@ -72,6 +76,34 @@ def test_a_tied_head_is_counted_once(tmp_path: Path, tied: bool) -> None:
     base = make_tiny(tmp_path / "m", tie_word_embeddings=tied)
     skeleton = skeleton_of(json.loads((base / "config.json").read_text()))
     assert skeleton.count == sum(p.numel() for p in load_base(base, dtype="fp32").parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("method", [LORA, METHODS["pfeiffer"], METHODS["ia3"], FULL], ids=lambda m: m.kind)
+def test_the_rows_of_new_tokens_are_counted(tmp_path: Path, tied: bool, method: MethodSpec) -> None:
+    tokens = ("<ICD>", "<OPS>", "<ATC>")
+    base = make_tiny(tmp_path / "m", tie_word_embeddings=tied)
+    spec = replace(data.SPEC, method=method, new_tokens=tokens)
+    _, trained = sft.at_start(spec, base, [], None)
+    config = json.loads((base / "config.json").read_text())
+    skeleton = skeleton_of(config)
+    facts = {"counts": {"train": 8}, "tokens": {"total": 80, "longest": 10, "answer": {"mean": 2}}}
+    found, without = (estimate(config, facts, s, 1.0) for s in (spec, replace(spec, new_tokens=())))
+    assert found["trained_weights"] == sum(p.numel() for p in trained.values())
+    assert found["trained_weights"] - without["trained_weights"] == 3 * skeleton.hidden * (1 if tied else 2)
+    assert found["path"] == ("flat" if method.kind == "full" else "plain")
+
+
+def test_new_tokens_cost_what_trained_weights_cost(tiny_llama: Path) -> None:
+    """1,000 rows of a model as wide as SmolLM2: their weights, gradients and two moments."""
+    config = json.loads((tiny_llama / "config.json").read_text()) | {"hidden_size": 576, "vocab_size": 49_152}
+    facts = {"counts": {"train": 8}, "tokens": {"total": 80, "longest": 10, "answer": {"mean": 2}}}
+    spec = replace(data.SPEC, method=replace(LORA, dropout=0.1))  # the plain path either way
+    more = replace(spec, new_tokens=tuple(f"<{i}>" for i in range(1000)))
+    before, after = (estimate(config, facts, s, 1.0, exec=Exec(micro_batch_tokens=16)) for s in (spec, more))
+    rows = 1000 * 576 * (1 if config["tie_word_embeddings"] else 2) * 4 / 2**20
+    for part, times in {"weights": 1, "trained": 1, "gradients": 1, "optimizer": 2, "activations": 0}.items():
+        assert after["memory"][part] - before["memory"][part] == pytest.approx(times * rows, abs=0.15), part
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "down_proj"), "v_proj"])

@@ -120,11 +120,12 @@ def methods(journey: Journey, names: tuple[str, ...], *, probe: bool) -> Methods
     found = ranking.options(
         asked.skeleton, device=HERE, limit_bytes=free / (1 - ranking.RESERVED),
         count=asked.count_here(here.device), cost=lambda m: asked.cost_here(here, m), exec=asked.exec, configured=own,
+        new_tokens=len(asked.spec.new_tokens),
     )  # fmt: skip
     for gpu in gpus:
         found += ranking.options(
             asked.skeleton, device=gpu.name, limit_bytes=gpu.memory_gib * 2**30, count=asked.count_on(gpu),
-            cost=partial(asked.cost_on, gpu), exec=asked.exec, configured=own,
+            cost=partial(asked.cost_on, gpu), exec=asked.exec, configured=own, new_tokens=len(asked.spec.new_tokens),
         )  # fmt: skip
     return Methods(
         options=tuple(found),

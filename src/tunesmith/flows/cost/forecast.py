@@ -161,7 +161,7 @@ def config_of(journey: Journey) -> dict[str, Any]:
 
 def skeleton_for(journey: Journey) -> Skeleton:
     """Remembered by the base's content: the next plan needs no torch for it."""
-    context, question = journey.context, {"base": journey.base.artifact.id, "version": 1}
+    context, question = journey.context, {"base": journey.base.artifact.id, "version": 2}
     return from_json(auto.remembered(context, "skeleton", question, lambda: to_json(skeleton_of(config_of(journey)))))
 
 

@@ -49,6 +49,13 @@ def trained_count(skeleton: Skeleton, method: MethodSpec) -> int:
             return _prefix(skeleton, method)
 
 
+def new_rows(skeleton: Skeleton, new_tokens: int) -> int:
+    """Weights of so many new tokens' rows: of the embedding, and of a head that is not tied to it. Adapters train them
+    beside their own; of full fine-tuning they are all that the model grows by, or less where its vocabulary has
+    unused rows (which a config does not say)."""
+    return new_tokens * (skeleton.embedding + skeleton.head)
+
+
 def base_bytes(skeleton: Skeleton, method: MethodSpec, bytes_each: int) -> int:
     """Of all weights that are not the method's own, with `bytes_each` for one that is not quantized.
 

@@ -96,11 +96,18 @@ def load_of(dataset: dict[str, Any], *, global_batch: int, micro_batch_tokens: i
 
 
 def path_of(
-    skeleton: Skeleton, method: MethodSpec, *, noisy: bool, checkpointing: bool | str, trained_in: str = "fp32"
+    skeleton: Skeleton,
+    method: MethodSpec,
+    *,
+    noisy: bool,
+    checkpointing: bool | str,
+    trained_in: str = "fp32",
+    new_tokens: int = 0,
 ) -> str:
     """The forward that training will take, as model/flat_fit.py and train/forward.py choose it where the probe
     agrees."""
     fitting = method.kind in ("lora", "qlora", "full") and not method.dropout and trained_in == "fp32"
+    fitting = fitting and (not new_tokens or method.kind == "full")  # whose rows are no parameter of their own
     return "flat" if skeleton.family in FLAT and fitting and not (noisy or checkpointing) else "plain"
 
 
@@ -117,13 +124,17 @@ def memory(
     trained_in: str = "fp32",
     master: str = "fp32",
     device: str = "cpu",
+    new_tokens: int = 0,
 ) -> Memory:
     """Of a training's peak. `noisy`: NEFTune is on. `trained_in`: of full fine-tuning, and whether bf16 weights have a
     `master` copy in fp32 or steps rounded by chance. Raises InputError for a method the architecture cannot take."""
     full = method.kind == "full"
-    trained = counting.trained_count(skeleton, method)
+    rows = counting.new_rows(skeleton, new_tokens)
+    trained = counting.trained_count(skeleton, method) + rows
     each = (2 if trained_in == "bf16" else 4) if full else 4 if precision == "fp32" else 2
-    path = path_of(skeleton, method, noisy=noisy, checkpointing=checkpointing, trained_in=trained_in)
+    path = path_of(
+        skeleton, method, noisy=noisy, checkpointing=checkpointing, trained_in=trained_in, new_tokens=new_tokens
+    )
     flat = path == "flat"
     if flat:
         activations, logits = _flat(skeleton, method, load, 4 if precision == "fp32" else 2)
@@ -133,7 +144,9 @@ def memory(
         activations, logits = _plain(config, skeleton, method, load, kept_in, autocast, checkpointing)
     activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
     parts = {
-        "weights": counting.base_bytes(skeleton, method, each) + (_copies(skeleton, method, precision) if flat else 0),
+        "weights": counting.base_bytes(skeleton, method, each)
+        + each * rows
+        + (_copies(skeleton, method, precision) if flat else 0),
         "trained": 0 if full else 4 * trained,
         "gradients": max(0, 4 * trained - activations) if load.whole_step else 4 * trained,
         "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained)

@@ -70,8 +70,10 @@ def options(
     cost: Callable[[MethodSpec], Cost | None],
     exec: Exec,
     configured: tuple[MethodSpec, str] | None = None,
+    new_tokens: int = 0,
 ) -> list[Option]:
-    """Every candidate, those that fit first. `configured`: the project's own method, which stands for its kind."""
+    """Every candidate, those that fit first. `configured`: the project's own method, which stands for its kind.
+    `new_tokens`: whose rows each trains beside."""
     found = []
     for name, method, optimizer in candidates(configured):
         refused = counting.refusal(skeleton, method)
@@ -79,7 +81,7 @@ def options(
             found.append(_refused(name, device, refused))
         else:
             limit = limit_bytes * (1 - RESERVED)
-            found.append(_option(name, device, method, optimizer, limit, count, cost, exec, skeleton))
+            found.append(_option(name, device, method, optimizer, limit, count, cost, exec, skeleton, new_tokens))
     return sorted(found, key=_place)
 
 
@@ -108,6 +110,7 @@ def _option(
     cost: Callable[[MethodSpec], Cost | None],
     exec: Exec,
     skeleton: Skeleton,
+    new_tokens: int,
 ) -> Option:
     memory = count(method, optimizer, exec)
     fits = fits_in(memory, limit)
@@ -120,7 +123,7 @@ def _option(
         memory_low_mib=round(memory.low / 2**20),
         memory_high_mib=round(memory.high / 2**20),
         parts_mib={n: round(b / 2**20) for n, b in memory.parts.items()},
-        trained_weights=counting.trained_count(skeleton, method),
+        trained_weights=counting.trained_count(skeleton, method) + counting.new_rows(skeleton, new_tokens),
         cost=cost(method),
         why="" if fits else largest(memory, limit),
         would_fit="" if fits else remedies(method, optimizer, limit, count, exec),

@@ -38,6 +38,7 @@ class Skeleton:
     weights: dict[str, int]  # every parameter's size by name; a tied one once
     linears: tuple[Linear, ...]  # all but the output head
     embedding: int  # width of the input embeddings
+    head: int  # width of the output head's rows; 0: they are the embeddings'
     hidden: int
     layers: int
     heads: int
@@ -117,6 +118,7 @@ def _skeleton(said: str) -> Skeleton:
             for n, m in layers.items()
         ),
         embedding=model.get_input_embeddings().weight.shape[1],
+        head=0 if _tied(model) else model.get_output_embeddings().weight.shape[1],
         hidden=text.hidden_size,
         layers=text.num_hidden_layers,
         heads=heads,
@@ -129,6 +131,10 @@ def _skeleton(said: str) -> Skeleton:
         refused=refused,
         ia3=ia3,
     )
+
+
+def _tied(model: Any) -> bool:
+    return model.get_output_embeddings().weight is model.get_input_embeddings().weight
 
 
 def _cache(model: Any) -> tuple[tuple[int, int, int] | None, dict[str, str]]:
