@@ -194,7 +194,7 @@ def start_of(c: Context) -> str | None:
 def checkpoint_of(c: Context, said: str, *, where: str) -> str:
     """The artifact id of a checkpoint: by its id, an alias, or another project's folder, whose newest it is. For a bundle
     that was made here, the checkpoint in it, so that what rests on it leads back to its training."""
-    folder = (c.root / said) if not (c.root / said).is_absolute() else Path(said)
+    folder = c.root / said
     if (folder / "tunesmith.yaml").is_file():
         other = Ledger.open(folder / ".tunesmith")
         made = next((r for stage in ("domain", "sft") for r in other.runs(stage=stage) if r.status == "finished"), None)
