@@ -54,7 +54,7 @@ def losses(way: str, steps: int, layers: int) -> list[float]:
     from tunesmith.model.methods import catalog as methods
     from tunesmith.train import optim
     from tunesmith.train.forward import PlainForward
-    from tunesmith.train.recipes.sft import accumulate
+    from tunesmith.train.learner import accumulate
 
     folder = folder_of("real")
     rows = documents("cls", folder, steps * BATCH)

@@ -67,20 +67,21 @@ def documents(count: int, length: int, vocabulary: int) -> list[Any]:
 
 
 def ours(folder: Path, a: argparse.Namespace) -> dict[str, Any]:
-    """The recipe's own parts: train/recipes/sft.py."""
+    """The recipe's own parts: train/learner.py."""
     import torch
 
     from tunesmith.core.stage import Exec
     from tunesmith.model.device import device_of
     from tunesmith.train import optim
-    from tunesmith.train.recipes.sft import accumulate, prepared
+    from tunesmith.train.learner import accumulate, at_start
 
     device = device_of(a.device)
     config = json.loads((folder / "config.json").read_text())
     batches = documents(a.batch * a.steps, a.length, config["vocab_size"])
     spec = spec_of(a.method, "bf16" if device.type == "cuda" else "fp32")
     exec = Exec(device=a.device, gradient_checkpointing=a.checkpointing, packing=device.type == "cuda")
-    model, parameters, optimizer, forward = prepared(spec, folder, batches, exec)
+    learner = at_start(spec, folder, batches, exec)
+    model, parameters, optimizer, forward = learner.model, learner.parameters, learner.optimizer, learner.forward
     marks, losses = [], []
     for step in range(a.steps):
         settle(device)

@@ -46,7 +46,7 @@ def one(a: dict[str, Any]) -> dict[str, Any]:
     from tunesmith.core.stage import Exec
     from tunesmith.model.catalog import find
     from tunesmith.train import optim
-    from tunesmith.train.recipes.sft import accumulate, prepared
+    from tunesmith.train.learner import accumulate, at_start
 
     folder = find("smollm2-135m-instruct").folder
     batch = gpu.documents(a["at_once"], a.get("length", 256), 49152)
@@ -57,7 +57,8 @@ def one(a: dict[str, Any]) -> dict[str, Any]:
         master=a.get("master", "fp32"),
     )
     exec = Exec(device="cpu", gradient_checkpointing=a.get("checkpointing", False))
-    _, parameters, optimizer, forward = prepared(spec, folder, batch, exec)
+    learner = at_start(spec, folder, batch, exec)
+    parameters, optimizer, forward = learner.parameters, learner.optimizer, learner.forward
     for step, few in enumerate((gpu.documents(1, 16, 49152), batch)):  # after the first, the optimizer remembers
         accumulate(forward, few, step, 1 << 20)
         optim.clip(parameters.values(), 1.0)

@@ -58,7 +58,7 @@ def ours(
     from tunesmith.model.methods import catalog as methods
     from tunesmith.train import optim
     from tunesmith.train.forward import choose_forward
-    from tunesmith.train.recipes.sft import accumulate
+    from tunesmith.train.learner import accumulate
 
     folder, full = folder_of(model), method == "full"
     rows = rows_of(case, folder, steps * batch)

@@ -116,10 +116,10 @@ def moved_with_ties(model: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.
 def pretending(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Inside, `exec.device: auto` is DEVICE, and the places where torch lists devices know it."""
     from tunesmith.model import device
-    from tunesmith.train.recipes import domain, sft
+    from tunesmith.train import learner
 
     with monkeypatch.context() as patch:
-        for module in (device, domain, sft):
+        for module in (device, learner):
             patch.setattr(module, "device_of", lambda said: DEVICE)
         known = ["cpu", "meta"]
         optimizers = sys.modules["torch.optim.optimizer"]

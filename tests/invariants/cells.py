@@ -20,8 +20,8 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import optim
 from tunesmith.train.batches import render_rows
 from tunesmith.train.forward import Forward, choose_forward
+from tunesmith.train.learner import accumulate
 from tunesmith.train.optimizers.catalog import Optimizer, make
-from tunesmith.train.recipes.sft import accumulate
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},

@@ -15,8 +15,8 @@ from tests.train import data
 from tests.train.test_resume import stopping_at
 from tunesmith.core.errors import Stopped
 from tunesmith.train import averages, state
+from tunesmith.train.learner import rate_at
 from tunesmith.train.optim import adamw
-from tunesmith.train.recipes import sft as recipe
 from tunesmith.train.state import Judgment
 from tunesmith.train.validate import overfitting, validate_after
 
@@ -160,4 +160,4 @@ def test_patience_is_in_the_resumable_state(tmp_path: Path, dataset: Path, sharp
 
 def test_the_recipe_reads_the_rate_of_its_schedule() -> None:
     spec = replace(data.SPEC, schedule="wsd", decay=0.5, warmup=0.0, lr=1.0)
-    assert [round(recipe.rate_at(spec, t, 4), 3) for t in range(4)] == [1.0, 1.0, 1.0, 0.293]
+    assert [round(rate_at(spec, t, 4), 3) for t in range(4)] == [1.0, 1.0, 1.0, 0.293]

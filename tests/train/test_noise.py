@@ -20,7 +20,7 @@ from tunesmith.text.render import Renderer
 from tunesmith.train import losses
 from tunesmith.train.batches import render_rows
 from tunesmith.train.forward import Forward, choose_forward
-from tunesmith.train.recipes.sft import accumulate
+from tunesmith.train.learner import accumulate
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
     python -m tunesmith.train.cost.probe < question.json > answer.json
 
-The recipe's own `prepared` and `accumulate` run on the batch of the longest examples, then on the first batches
+The recipe's own `at_start` and `accumulate` run on the batch of the longest examples, then on the first batches
 of the schedule. Nothing is written. measure.py asks; read it for the question's and the answer's fields. They run on
 the device that training will run on, with its offload, attention, kernels and checkpointing; always as one process:
 exec.processes, nodes and engine are not taken into account, and flows/cost/forecast.py says so in place of asking.
@@ -29,6 +29,7 @@ from tunesmith.train import optim
 from tunesmith.train.batches import Schedule
 from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainSpec
+from tunesmith.train.learner import accumulate, at_start
 from tunesmith.train.recipes import domain, sft
 from tunesmith.train.stages import SftSpec
 
@@ -49,19 +50,16 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
     longest, typical = batches(spec, question, base)
     known = [d for batch in (longest, *typical) for d in batch]
     program = machine.resident_bytes()
-    if isinstance(spec, DomainSpec):
-        _, parameters, optimizer, forward = domain.prepared(spec, base, known, exec)
-    else:
-        start = Path(question["start"]) if question["start"] else None
-        _, parameters, optimizer, forward = sft.prepared(spec, base, known, exec, start=start)
+    start = Path(question["start"]) if isinstance(spec, SftSpec) and question["start"] else None
+    learner = at_start(spec, base, known, exec, start=start)
     loaded = machine.peak_mib()
     timed = []
     energy, begun = machine.energy_joules(), time.perf_counter()
     for batch in (*[longest] * (STEPS + 1), *typical):  # the first one warms up
         started = time.perf_counter()
-        sft.accumulate(forward, batch, 0, exec.micro_batch_tokens)
-        optim.clip(parameters.values(), spec.max_grad_norm)
-        optim.apply(optimizer, lr=0.0)
+        accumulate(learner.forward, batch, 0, exec.micro_batch_tokens)
+        learner.clip()
+        optim.apply(learner.optimizer, lr=0.0)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # what was asked of it is done
         timed.append((sum(len(d.ids) for d in batch), time.perf_counter() - started))
@@ -74,9 +72,9 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         "peak_mib": peak_mib(device),
         "device": str(device),
         "free_mib": free,
-        "trained_weights": sum(p.numel() for p in parameters.values()),
-        "path": forward.path,
-        "why": forward.why,
+        "trained_weights": sum(p.numel() for p in learner.parameters.values()),
+        "path": learner.forward.path,
+        "why": learner.forward.why,
         "longest": rate(timed[1 : STEPS + 1]),
         "typical": rate(timed[STEPS + 1 :]) if typical else None,
         "watts": (drawn - energy) / passed if energy is not None and drawn is not None and drawn > energy else None,

@@ -15,43 +15,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from tunesmith.core.canonical import content_id, read_json
+from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import DataError, InputError, Problem
 from tunesmith.core.nouns import Row
-from tunesmith.core.stage import Exec, Workspace
-from tunesmith.model.device import device_of, facts, refuse_precision
+from tunesmith.core.stage import Workspace
+from tunesmith.model.device import facts
 from tunesmith.model.flat_layout import Document
-from tunesmith.model.methods import catalog as methods
-from tunesmith.model.new_tokens import train_rows
 from tunesmith.model.windows import refuse_beyond_context, text_windows
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim, state
 from tunesmith.train.batches import read_rows
-from tunesmith.train.checkpoint import folders, kept_facts, write_held
 from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
-from tunesmith.train.forward import Forward, choose_forward
-from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
-from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
+from tunesmith.train.forward import Forward
+from tunesmith.train.keeper import Keeper
+from tunesmith.train.learner import Learner, at_start, begin
 from tunesmith.train.packing import TokenSchedule
-from tunesmith.train.parallel.engines import join
-from tunesmith.train.parallel.world import ALONE, World
-from tunesmith.train.recipes.sft import accumulate, fitted
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
 from tunesmith.train.retention import Retention
-from tunesmith.train.start import base_with
 from tunesmith.train.validate import chosen_rows, validation_steps
 
 
 def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOutputs:
-    machine.forget_peak()
-    if work.exec.threads:
-        torch.set_num_threads(work.exec.threads)
-    world = join(work.exec)
+    world = begin(work.exec)
     refuse_beyond_context(read_json(inputs.base / "config.json", dict[str, Any]), spec.max_tokens)
     renderer = Renderer.load(inputs.base, system="", new_tokens=spec.new_tokens)
     texts = Texts(spec, inputs, renderer)
@@ -59,143 +46,67 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     budget = spec.global_batch * spec.max_tokens
     schedule = TokenSchedule(mixture.epoch, texts.sizes, epochs=spec.epochs, budget=budget)
     steps = schedule.steps
-    validate_after = validation_steps(steps, spec.validate_times)
+    validations = validation_steps(steps, spec.validate_times)
     validation = Validation(spec, inputs.dataset, renderer)
     forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=texts.has_general)
-    retention = Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=False)
 
     work.progress(0, steps, "load")
-    model, parameters, optimizer, forward = prepared(spec, inputs.base, texts.documents, work.exec, world)
+    learner = at_start(spec, inputs.base, texts.documents, work.exec, world=world)
+    keeper = Keeper(work, learner, Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=False))
+    judged = partial(judge, spec.metric, work, learner, keeper, validation, forgetting, steps)
 
-    def validate(at: state.Position) -> state.Position:
-        at = validated(work, at, spec.metric, model, forward, validation, forgetting, steps, world)
-        if at.step in retention.steps(at):
-            state.hold(work.state, at.step, parameters, world)
-        return at
-
-    def save(at: state.Position) -> None:
-        state.save(work.state, at, parameters, optimizer, world=world, held=retention.steps(at))
-
-    at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
+    at = keeper.resume()
     begun = at.best is not None  # step 0, the untrained model, is the first candidate
     work.keep_log_until(lambda line: begun and line["step"] <= at.step)
     if forgetting is not None:
         forgetting.resume(at.step if begun else -1)
     if not begun:
-        at = validate(at)
-        save(at)
-    saved_at = time.monotonic()
+        at = judged(at)
+        keeper.save(at)
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = schedule.batch(at.step) + texts.replayed(spec, forgetting, schedule.tokens, at.step)
         batch = [texts.documents[i] for i in chosen]
-        learn = partial(accumulate, forward, batch, at.step, world=world)
-        loss, at = fitted(work, at, batch, parameters, optimizer, learn, world)
-        norm = world.clip(parameters, spec.max_grad_norm)
+        loss, at = learner.learn(work, at, batch)
+        norm = learner.clip()
         optim.refuse_non_finite(at.step, loss, norm, [texts.where(i) for i in chosen])
-        lr = rate_at(spec, at.step, steps)
-        optim.apply(optimizer, lr=lr)
+        lr = learner.step(at.step, steps)
         tokens = sum(len(d.ids) for d in batch)
         seconds = at.seconds + time.perf_counter() - started
         at = replace(at, step=at.step + 1, tokens=at.tokens + tokens, seconds=seconds)
         if at.step % work.exec.log_every == 0 or at.step == steps:
             work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / seconds, best=at.best)
-        if at.step in validate_after:
-            at = validate(at)
-        if world.due(work.stop, at.step in validate_after or time.monotonic() - saved_at >= work.exec.save_every_s):
-            save(at)
-            saved_at = time.monotonic()
-            work.stop_if_asked()
+        if at.step in validations:
+            at = judged(at)
+        keeper.save_when_due(at, validated=at.step in validations)
 
-    trained = world.count(parameters)
-    work.summarize(**summary(spec, at, forward, mixture, forgetting, steps, trained_weights=trained))
-    work.summarize(**world.facts(), **kept_facts(retention, at))
-    checkpoint, kept = folders(work.scratch, retention, at)
-    if world.writes:
-        if world.splits:  # what was split is put together again: the same model anew, with the best weights
-            model, parameters = at_start(spec, inputs.base, texts.documents)
-        facts = {"spec": spec, "base": inputs.base, "model": model, "renderer": renderer, "steps": steps}
-        write_held(work.scratch, work.state, retention, parameters, at, None, **facts)
+    work.summarize(**summary(spec, at, learner, mixture, forgetting, steps), **keeper.facts(at))
+    checkpoint, kept = keeper.checkpoints(at, inputs.base, texts.documents, renderer=renderer, steps=steps)
     return DomainOutputs(checkpoint=checkpoint, kept=kept)
 
 
-def at_start(
-    spec: DomainSpec, base: Path, documents: Sequence[Document], world: World = ALONE, *, device: Any = "cpu"
-) -> tuple[Any, dict[str, nn.Parameter]]:
-    """(model, trained weights), split among the ranks of `world`."""
-    full = spec.method.kind == "full"
-    bare = base_with(base, None, dtype="fp32" if full else spec.precision, new_tokens=spec.new_tokens)
-    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
-    if not full:  # which trains all rows
-        train_rows(model, base, spec.new_tokens)
-    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
-    world.shard(model)
-    return model, methods.trainable_parameters(model)
-
-
-def prepared(
-    spec: DomainSpec, base: Path, documents: Sequence[Document], exec: Exec, world: World = ALONE
-) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
-    """(model, trained weights, optimizer, forward) at their start."""
-    device = device_of(exec.device)
-    refuse_precision(device, spec.precision)
-    full = spec.method.kind == "full"
-    model, parameters = at_start(spec, base, documents, world, device=device)
-    own = [(n, g["lr_ratio"]) for g in methods.parameter_groups(model, spec.method) for n in g["names"]]
-    sum_gradients_in_fp32(parameters)
-    made = partial(
-        make,
-        spec.optimizer,
-        weight_decay=spec.weight_decay,
-        lr_ratios=(*spec.lr_ratios, *((n, ratio) for n, ratio in own if ratio != 1.0)),
-        hidden=hidden_weights(model),
-        paged=exec.offload_optimizer and device.type == "cuda",
-    )
-    offload = exec.offload_optimizer and spec.optimizer != "adamw_8bit"  # which pages
-    optimizer = optimizer_for(made, parameters, master=spec.master, seed=spec.seed, offload=offload)
-    forward = choose_forward(
-        model,
-        documents,
-        spec.precision,
-        full=full and spec.weights == "fp32",
-        seed=spec.seed,
-        twice=exec.gradient_checkpointing,
-        packing=exec.packing,
-        attention=exec.attention,
-        kernels=exec.kernels,
-        compiled=exec.compile,
-        offload=exec.activation_offload,
-        plain_because=world.splits,
-    )
-    return model, parameters, world.bind(model, optimizer, forward, spec.max_grad_norm), forward
-
-
-def rate_at(spec: DomainSpec, step: int, steps: int) -> float:
-    """Learning rate of 0-based `step`."""
-    return optim.rate(step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay)
-
-
-def validated(
-    work: Workspace,
-    at: state.Position,
+def judge(
     metric: str,
-    model: Any,
-    forward: Forward,
+    work: Workspace,
+    learner: Learner,
+    keeper: Keeper,
     validation: Validation,
     forgetting: Forgetting | None,
     steps: int,
-    world: World,
+    at: state.Position,
 ) -> state.Position:
-    """Score the held-out texts and the general data side by side, and log both."""
+    """Score the held-out texts and the general data side by side, log both, and hold the best."""
     work.progress(at.step, steps, "validate", best=at.best)
     tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
-    outcome: dict[str, Any] = validation.run(forward, max_tokens=tokens)
+    outcome: dict[str, Any] = validation.run(learner.forward, max_tokens=tokens)
     if forgetting is not None:
-        outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
-    outcome = world.same(outcome)
+        outcome |= forgetting.read(at.step, learner.model, learner.forward, max_tokens=tokens)
+    outcome = learner.world.same(outcome)
     work.log(step=at.step, **outcome)
-    return after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
+    at = after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
+    keeper.hold(at)
+    return at
 
 
 def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
@@ -296,13 +207,12 @@ class Validation:
 def summary(
     spec: DomainSpec,
     at: state.Position,
-    forward: Forward,
+    learner: Learner,
     mixture: Mixture,
     forgetting: Forgetting | None,
     steps: int,
-    *,
-    trained_weights: int,
 ) -> dict[str, Any]:
+    forward = learner.forward
     found: dict[str, Any] = {
         "optimizer": spec.optimizer,
         "steps": at.step,
@@ -316,7 +226,7 @@ def summary(
         "validation_loss": at.best_loss,
         "path": f"{forward.path}: {forward.why}" if forward.why else forward.path,
         "precision": spec.precision,
-        "trained_weights": trained_weights,
+        "trained_weights": learner.world.count(learner.parameters),
         "peak_mib": machine.peak_mib(),
         **facts(forward.device),
     }

@@ -18,8 +18,8 @@ from tunesmith.core.stage import Workspace
 from tunesmith.text.render import Renderer
 from tunesmith.train import optim
 from tunesmith.train.batches import Schedule, read_rows, render_rows
+from tunesmith.train.learner import accumulate, at_start
 from tunesmith.train.lr_stages import LrRangeOutputs, LrRangeSpec
-from tunesmith.train.recipes.sft import accumulate, prepared
 from tunesmith.train.stages import SftInputs
 
 SMOOTHING = 0.8  # of the exponential mean over losses: about the last five count
@@ -55,14 +55,14 @@ def lr_range(spec: LrRangeSpec, inputs: SftInputs, work: Workspace) -> LrRangeOu
     schedule = Schedule(rows, epochs=epochs, global_batch=training.global_batch, seed=training.seed)
     work.keep_log_until(lambda line: False)
     work.progress(0, spec.steps, "load")
-    _, parameters, optimizer, forward = prepared(training, inputs.base, documents, work.exec)
+    learner = at_start(training, inputs.base, documents, work.exec)
 
     rates, losses = [], []
     for step in range(spec.steps):
         lr = spec.low * (spec.high / spec.low) ** (step / (spec.steps - 1))
         batch = [documents[i] for i in schedule.batch(step)]
-        loss = accumulate(forward, batch, step, work.exec.micro_batch_tokens)
-        norm = optim.clip(parameters.values(), training.max_grad_norm)
+        loss = accumulate(learner.forward, batch, step, work.exec.micro_batch_tokens)
+        norm = learner.clip()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             break
         rates.append(lr)
@@ -71,7 +71,7 @@ def lr_range(spec: LrRangeSpec, inputs: SftInputs, work: Workspace) -> LrRangeOu
         work.progress(step + 1, spec.steps, "try", loss=loss)
         if smooth(losses)[-1] > BURST * min(smooth(losses)):
             break
-        optim.apply(optimizer, lr=lr)
+        optim.apply(learner.optimizer, lr=lr)
         work.stop_if_asked()
     found = judge(rates, losses, burst=len(rates) < spec.steps or smooth(losses)[-1] > BURST * min(smooth(losses)))
     folder = work.scratch / "curve"

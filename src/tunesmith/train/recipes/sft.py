@@ -1,56 +1,40 @@
 """Supervised fine-tuning: cross-entropy on the tokens the model should have written.
 
-Read the loop in `sft` first; the arithmetic it calls is in losses.py, optim.py and forward.py.
+Read the loop in `sft` first; what it steps is in learner.py, what it keeps in keeper.py; the arithmetic is in
+losses.py, optim.py and forward.py.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import torch
-from torch import nn
-
-from tunesmith.core.canonical import content_id
 from tunesmith.core.nouns import Row
-from tunesmith.core.stage import Exec, Workspace
-from tunesmith.model.device import device_of, facts, refuse_precision
+from tunesmith.core.stage import Workspace
+from tunesmith.model.device import facts
 from tunesmith.model.flat_layout import Document
-from tunesmith.model.methods import catalog as methods
-from tunesmith.model.new_tokens import train_rows
 from tunesmith.text.render import Renderer
-from tunesmith.train import optim, state
+from tunesmith.train import state
 from tunesmith.train.averages import Average
 from tunesmith.train.batches import last_turn_only, read_rows
-from tunesmith.train.checkpoint import folders, kept_facts, write_held
 from tunesmith.train.cost import machine
-from tunesmith.train.forgetting import ends_early, kept_sentence, watch
-from tunesmith.train.forward import Forward, choose_forward
+from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, watch
 from tunesmith.train.guard import WINDOW, broken, is_spike, own_losses
-from tunesmith.train.memory import within_memory
-from tunesmith.train.optimizers.catalog import Optimizer, hidden_weights, make
-from tunesmith.train.optimizers.masters import optimizer_for, sum_gradients_in_fp32
-from tunesmith.train.parallel.engines import join
-from tunesmith.train.parallel.world import ALONE, World
+from tunesmith.train.keeper import Keeper
+from tunesmith.train.learner import Learner, at_start, begin
 from tunesmith.train.pool import Pool, general_documents, wordings
 from tunesmith.train.retention import Retention
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
-from tunesmith.train.start import base_with, check_start
+from tunesmith.train.start import check_start
 from tunesmith.train.validate import Validation, overfitting, validate_after
-
-T = TypeVar("T")
 
 
 def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
-    machine.forget_peak()
-    if work.exec.threads:
-        torch.set_num_threads(work.exec.threads)
-    world = join(work.exec)
+    world = begin(work.exec)
     renderer = Renderer.load(inputs.base, system=spec.system, user=spec.template, new_tokens=spec.new_tokens)
     if inputs.start is not None:
         check_start(inputs.start, renderer)
@@ -61,67 +45,35 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
 
     work.progress(0, steps, "load")
     forgetting = watch(spec, inputs.general, renderer, work.state, to_replay=pool.has_general)
-    model, parameters, optimizer, forward = prepared(
-        spec, inputs.base, pool.documents, work.exec, start=inputs.start, world=world
-    )
-    average = Average(spec.averaging, parameters, optimizer, work.state, spec.ema_decay, spec.average_last, world)
+    learner = at_start(spec, inputs.base, pool.documents, work.exec, start=inputs.start, world=world)
+    weights, optimizer = learner.parameters, learner.optimizer
+    average = Average(spec.averaging, weights, optimizer, work.state, spec.ema_decay, spec.average_last, world)
     validation = Validation(spec, inputs.dataset, renderer)
     retention = Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=validation.higher_is_better)
+    keeper = Keeper(work, learner, retention, average)
+    judged = partial(judge, spec, work, learner, keeper, average, validation, forgetting, steps)
 
-    def judged(at: state.Position) -> state.Position:
-        """Validate the weights as they are to be kept, score the general data beside it, and hold the best."""
-        work.progress(at.step, steps, "validate", best=at.best)
-        with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
-            judge = partial(validation.run, model, forward)
-            outcome, at = fitted(work, at, validation.documents, parameters, optimizer, judge, world)
-            if forgetting is not None:
-                tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
-                outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
-            outcome = world.same(outcome)
-            allowed = forgetting is None or forgetting.within(at.step)
-            better = validation.higher_is_better
-            at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
-            if at.step in retention.steps(at):
-                state.hold(work.state, at.step, parameters, world)
-        work.log(step=at.step, **outcome)
-        return at
-
-    def save(at: state.Position) -> None:
-        held = retention.steps(at)
-        state.save(work.state, at, parameters, optimizer, average.tensors(), average.last, world, held)
-
-    at = state.resume(work.state, content_id(spec), parameters, optimizer, world)
-    average.restore(state.resume_more(work.state))
+    at = keeper.resume()
     begun = at.best_loss is not None or forgetting is None
     work.keep_log_until(lambda line: begun and line["step"] <= at.step)
     if forgetting is not None:
         forgetting.resume(at.step if begun else -1)
     if not begun:  # what training gains and forgets is held against step 0, which is a candidate itself
         at = judged(at)
-        save(at)
-    saved_at = time.monotonic()
+        keeper.save(at)
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = at.remaining(schedule.batch(at.step) + pool.replayed(forgetting, spec.replay_share, taken, at.step))
         batch = pool.batch(chosen, schedule.epoch(at.step))
-        learn = partial(accumulate, forward, batch, at.step, world=world)
-        loss, at = fitted(work, at, batch, parameters, optimizer, learn, world)
-        norm = world.clip(parameters, spec.max_grad_norm)
+        loss, at = learner.learn(work, at, batch)
+        norm = learner.clip()
         places = [pool.places[i] for i in chosen]
         if is_spike(at, loss, norm, places, on_spike=spec.on_spike, spike_z=spec.spike_z):
-            optimizer.zero_grad(set_to_none=True)
-            alone = own_losses(forward, batch)
-            out = broken(alone)
-            if len(out) < len(chosen):  # the same step again, without them
-                at = at.without(loss, [chosen[i] for i in out])
-                work.log(step=at.step + 1, left_out=[places[i] for i in out], spike=at.left_out[-1].loss)
+            at, again = left_out(work, learner, at, loss, batch, chosen, places, started)
+            if again:
                 continue
-            at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
-            worst = places[max(range(len(alone)), key=alone.__getitem__)]
-            work.log(step=at.step, left_out=places, spike=at.left_out[-1].loss, worst=worst)
         else:
-            lr = rate_at(spec, at.step, steps)
-            optim.apply(optimizer, lr=lr)
+            lr = learner.step(at.step, steps)
             tokens = sum(len(d.ids) for d in batch)
             at = at.trained(loss, tokens=tokens, seconds=time.perf_counter() - started, window=WINDOW)
             average.update(at.step)
@@ -130,26 +82,65 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / at.seconds, best=at.best)
         if at.step in validations:
             at = judged(at)
-        if world.due(work.stop, at.step in validations or time.monotonic() - saved_at >= work.exec.save_every_s):
-            save(at)
-            saved_at = time.monotonic()
-            work.stop_if_asked()
+        keeper.save_when_due(at, validated=at.step in validations)
 
-    trained_weights = world.count(parameters)
-    early = ends_early(spec.patience, at.waited, forgetting) if at.step < steps else ""
-    facts = forgetting.facts(at.best_step) if forgetting is not None else None
-    work.summarize(**_summary(spec, at, forward, early, facts, rows=pool.own, trained_weights=trained_weights))
-    if spec.mixture:
-        work.summarize(mixture=pool.mixture(spec.mixture).facts())
-    work.summarize(**world.facts(), **kept_facts(retention, at))
-    checkpoint, kept = folders(work.scratch, retention, at)
-    if world.writes:
-        if world.splits:  # what was split is put together again: the same model anew, with the best weights
-            model, parameters = at_start(spec, inputs.base, pool.documents, start=inputs.start)
-        facts = {"spec": spec, "base": inputs.base, "model": model, "renderer": renderer}
-        of_run = {"steps": steps, "places": pool.places}
-        write_held(work.scratch, work.state, retention, parameters, at, inputs.start, **facts, **of_run)
+    work.summarize(**_summary(spec, at, learner, forgetting, pool, steps), **keeper.facts(at))
+    of_run = {"renderer": renderer, "steps": steps, "places": pool.places}
+    checkpoint, kept = keeper.checkpoints(at, inputs.base, pool.documents, inputs.start, **of_run)
     return SftOutputs(checkpoint=checkpoint, kept=kept)
+
+
+def judge(
+    spec: SftSpec,
+    work: Workspace,
+    learner: Learner,
+    keeper: Keeper,
+    average: Average,
+    validation: Validation,
+    forgetting: Forgetting | None,
+    steps: int,
+    at: state.Position,
+) -> state.Position:
+    """Validate the weights as they are to be kept, score the general data beside it, and hold the best."""
+    model, forward = learner.model, learner.forward
+    work.progress(at.step, steps, "validate", best=at.best)
+    with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
+        outcome, at = learner.fitted(work, at, validation.documents, partial(validation.run, model, forward))
+        if forgetting is not None:
+            tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
+            outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
+        outcome = learner.world.same(outcome)
+        allowed = forgetting is None or forgetting.within(at.step)
+        better = validation.higher_is_better
+        at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
+        keeper.hold(at)
+    work.log(step=at.step, **outcome)
+    return at
+
+
+def left_out(
+    work: Workspace,
+    learner: Learner,
+    at: state.Position,
+    loss: float,
+    batch: Sequence[Document],
+    chosen: Sequence[int],
+    places: Sequence[str],
+    started: float,
+) -> tuple[state.Position, bool]:
+    """The position after a batch that is far off, and whether its step is taken again: without the rows that are
+    broken by themselves; else the batch is skipped whole."""
+    learner.forget_gradients()
+    alone = own_losses(learner.forward, batch)
+    out = broken(alone)
+    if len(out) < len(chosen):
+        at = at.without(loss, [chosen[i] for i in out])
+        work.log(step=at.step + 1, left_out=[places[i] for i in out], spike=at.left_out[-1].loss)
+        return at, True
+    at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
+    worst = places[max(range(len(alone)), key=alone.__getitem__)]
+    work.log(step=at.step, left_out=list(places), spike=at.left_out[-1].loss, worst=worst)
+    return at, False
 
 
 def pool_of(spec: SftSpec, inputs: SftInputs, renderer: Renderer) -> Pool:
@@ -174,132 +165,17 @@ def documents_of(spec: SftSpec, base: Path, rows: Sequence[Row]) -> list[list[Do
     )
 
 
-def at_start(
-    spec: SftSpec,
-    base: Path,
-    documents: Sequence[Document],
-    start: Path | None,
-    world: World = ALONE,
-    *,
-    device: Any = "cpu",
-) -> tuple[Any, dict[str, nn.Parameter]]:
-    """(model, trained weights), split among the ranks of `world`."""
-    dtype = "fp32" if spec.method.kind == "full" else spec.precision
-    bare = base_with(base, start, dtype=dtype, new_tokens=spec.new_tokens)
-    model = methods.wrap(bare, spec.method, seed=spec.seed, texts=[d.ids for d in documents])
-    if spec.method.kind != "full":  # which trains all rows
-        train_rows(model, base, spec.new_tokens)
-    model.to(device, torch.bfloat16 if spec.weights == "bf16" else None)
-    world.shard(model)
-    return model, methods.trainable_parameters(model)
-
-
-def prepared(
-    spec: SftSpec,
-    base: Path,
-    documents: Sequence[Document],
-    exec: Exec,
-    start: Path | None = None,
-    world: World = ALONE,
-) -> tuple[Any, dict[str, nn.Parameter], Optimizer, Forward]:
-    """(model, trained weights, optimizer, forward) at their start."""
-    device = device_of(exec.device)
-    refuse_precision(device, spec.precision)
-    full = spec.method.kind == "full"
-    model, parameters = at_start(spec, base, documents, start, world, device=device)
-    groups = methods.parameter_groups(model, spec.method)
-    own = [(name, g["lr_ratio"]) for g in groups if g["lr_ratio"] != 1.0 for name in g["names"]]
-    sum_gradients_in_fp32(parameters)
-    made = partial(
-        make,
-        spec.optimizer,
-        weight_decay=spec.weight_decay,
-        lr_ratios=(*spec.lr_ratios, *own),
-        hidden=hidden_weights(model),
-        paged=exec.offload_optimizer and device.type == "cuda",
-    )
-    offload = exec.offload_optimizer and spec.optimizer != "adamw_8bit"  # which pages
-    optimizer = optimizer_for(made, parameters, master=spec.master, seed=spec.seed, offload=offload)
-    forward = choose_forward(
-        model,
-        documents,
-        spec.precision,
-        full=full and spec.weights == "fp32",
-        seed=spec.seed,
-        smoothing=spec.label_smoothing,
-        neftune_alpha=spec.neftune_alpha,
-        twice=exec.gradient_checkpointing,
-        packing=exec.packing,
-        attention=exec.attention,
-        kernels=exec.kernels,
-        compiled=exec.compile,
-        offload=exec.activation_offload,
-        plain_because=world.splits,
-    )
-    return model, parameters, world.bind(model, optimizer, forward, spec.max_grad_norm), forward
-
-
-def rate_at(spec: SftSpec, step: int, steps: int) -> float:
-    """Learning rate of 0-based `step`."""
-    return optim.rate(step, steps=steps, peak=spec.lr, warmup=spec.warmup, schedule=spec.schedule, decay=spec.decay)
-
-
-def accumulate(
-    forward: Forward, batch: Sequence[Document], step: int, micro_batch_tokens: int, world: World = ALONE
-) -> float:
-    """Gradients of the batch's mean loss per supervised token, added up over micro-batches; returns the loss.
-
-    Each micro-batch's sum is divided by the whole batch's tokens: averaging averages would give a short
-    answer the weight of a long one.
-    """
-    if not batch:  # all its rows were left out
-        return 0.0
-    supervised = sum(d.supervised for d in batch)  # tokens, by the rows' weights
-    loss = 0.0
-    micros = world.micros(batch, micro_batch_tokens, shares_prefix=forward.shares_prefix)
-    for n, micro in enumerate(micros, 1):
-        share = forward.nll_sum(micro, step=step) / supervised
-        world.backward(share, last=n == len(micros))
-        loss += share.item()
-    return world.sum(loss)
-
-
-def fitted(
-    work: Workspace,
-    at: state.Position,
-    documents: Sequence[Document],
-    parameters: Mapping[str, nn.Parameter],
-    optimizer: Optimizer,
-    run: Callable[[int], T],
-    world: World = ALONE,
-) -> tuple[T, state.Position]:
-    """What `run` gives at the largest micro-batch that memory holds, and the position that remembers that size."""
-    tokens = min(at.micro_batch_tokens or work.exec.micro_batch_tokens, work.exec.micro_batch_tokens)
-    if world.size > 1:  # one rank cannot try again alone: it fails, and all are started anew (launch/perform.py)
-        return run(tokens), at
-    longest = max((len(d.ids) for d in documents), default=0)
-    found, fitting = within_memory(
-        run, micro_batch_tokens=tokens, longest=longest, parameters=parameters, optimizer=optimizer
-    )
-    if fitting < tokens:
-        at = replace(at, micro_batch_tokens=fitting)
-        work.progress(at.step, at.step, "out of memory: smaller micro-batches", micro_batch_tokens=fitting)
-    return found, at
-
-
 def _summary(
-    spec: SftSpec,
-    at: state.Position,
-    forward: Forward,
-    stopped_early: str,
-    forgetting: dict[str, Any] | None,
-    *,
-    rows: int,
-    trained_weights: int,
+    spec: SftSpec, at: state.Position, learner: Learner, watched: Forgetting | None, pool: Pool, steps: int
 ) -> dict[str, Any]:
-    notes = [overfitting(at.judgments), many_epochs(spec.epochs, rows)]
+    forward = learner.forward
+    stopped_early = ends_early(spec.patience, at.waited, watched) if at.step < steps else ""
+    notes = [overfitting(at.judgments), many_epochs(spec.epochs, pool.own)]
     more: dict[str, Any] = {"stopped_early": stopped_early} if stopped_early else {}
-    if forgetting is not None:
+    if spec.mixture:
+        more["mixture"] = pool.mixture(spec.mixture).facts()
+    if watched is not None:
+        forgetting = watched.facts(at.best_step)
         more |= {"gained": gained(at, spec.metric), "forgetting": forgetting}
         notes.append(f"{gained_sentence(at, spec.metric)} {kept_sentence(forgetting)}")
     if stopped_early:
@@ -321,7 +197,7 @@ def _summary(
         "validation_loss": at.best_loss,
         "path": f"{forward.path}: {forward.why}" if forward.why else forward.path,
         "precision": spec.precision,
-        "trained_weights": trained_weights,
+        "trained_weights": learner.world.count(learner.parameters),
         "peak_mib": machine.peak_mib(),
         **more,
         **facts(forward.device),
