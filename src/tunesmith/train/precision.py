@@ -78,8 +78,7 @@ def estimate(
     `memory`'s parts and lies between memory_low_mib and memory_high_mib.
     """
     exec, skeleton = exec or Exec(), skeleton or skeleton_of(config)
-    rows, total = dataset["counts"]["train"], sum(dataset["counts"].values())
-    tokens = round(dataset["tokens"]["total"] / max(1, total) * rows * spec.epochs)
+    tokens = tokens_of(dataset, spec.epochs)
     found = training_memory(config, skeleton, dataset, spec, exec, device=device)
     rows = counting.new_rows(skeleton, len(spec.new_tokens))
     trained = counting.trained_count(skeleton, spec.method) + rows
@@ -97,6 +96,13 @@ def estimate(
         "trained_weights": trained,
         "weights": skeleton.count,
     }
+
+
+def tokens_of(dataset: dict[str, Any], epochs: float) -> int:
+    """Of all steps: as they were counted (flows/cost/worded.py), else by the mean of all rows."""
+    rows, total = dataset["counts"]["train"], sum(dataset["counts"].values())
+    mean = dataset["tokens"]["total"] / max(1, total)
+    return int(dataset["tokens"].get("trained") or round(mean * rows * epochs))
 
 
 def training_memory(

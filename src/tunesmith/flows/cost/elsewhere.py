@@ -11,6 +11,7 @@ from tunesmith.core.stage import Exec
 from tunesmith.flows.context import Context
 from tunesmith.flows.cost import forecast
 from tunesmith.flows.cost.forecast import cost_words
+from tunesmith.flows.cost.worded import as_trained
 from tunesmith.flows.journey import Journey
 from tunesmith.flows.steps import exec_for
 from tunesmith.model.methods.spec import MethodSpec
@@ -151,16 +152,17 @@ class Asked:
     @classmethod
     def of(cls, journey: Journey) -> Asked:
         step = forecast.train_step_of(journey)
-        spec, _ = step.build(journey)
-        dataset = journey.dataset
-        rows, total = dataset["counts"]["train"], sum(dataset["counts"].values())
+        from tunesmith.train.precision import tokens_of
+
+        spec, inputs = step.build(journey)
+        dataset = as_trained(journey, spec, inputs, count=True)
         return cls(
             config=forecast.config_of(journey),
             skeleton=forecast.skeleton_for(journey),
             dataset=dataset,
             spec=spec,
             exec=exec_for(journey, step),
-            tokens=round(dataset["tokens"]["total"] / max(1, total) * rows * spec.epochs),
+            tokens=tokens_of(dataset, spec.epochs),
             context=journey.context,
         )
 

@@ -19,6 +19,7 @@ from tunesmith.core.words import duration
 from tunesmith.flows import auto
 from tunesmith.flows.context import Context
 from tunesmith.flows.cost import planned
+from tunesmith.flows.cost.worded import as_trained
 from tunesmith.flows.journey import Journey, Step
 from tunesmith.flows.steps import exec_for, steps
 from tunesmith.ledger.execute import key_of
@@ -115,8 +116,9 @@ def training(journey: Journey, *, probe: bool, timed: Callable[[Journey, str], f
     spec, inputs = step.build(journey)
     exec, skeleton, config = exec_for(journey, step), skeleton_for(journey), config_of(journey)
     device = "cuda" if machine.on_gpu(exec.device) else "cpu"
-    counted = estimate(config, journey.dataset, spec, 1.0, exec=exec, skeleton=skeleton, device=device)
-    memory = training_memory(config, skeleton, journey.dataset, spec, exec, device=device)
+    dataset = as_trained(journey, spec, inputs, count=probe or timed is not None)
+    counted = estimate(config, dataset, spec, 1.0, exec=exec, skeleton=skeleton, device=device)
+    memory = training_memory(config, skeleton, dataset, spec, exec, device=device)
     free = machine.free_bytes()
     hopeless = device == "cpu" and memory.needed * (1 - memory.unsure) > free
     measured, why = _checked(journey, step, spec, inputs, exec, probe=probe, hopeless=hopeless)
