@@ -181,3 +181,17 @@ def test_a_machine_says_for_whom_it_waits(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(InterruptedError):
         launched(tmp_path / "a", tmp_path, tmp_path, exec, progress=lambda d, t, label, **f: said.append(label))
     assert said == ["waiting for 3 machines at gpu0.example:29500 (this is 2)"] * (nodes == 3)
+
+
+def test_a_stop_while_waiting_for_other_machines_ends_at_once(tmp_path: Path) -> None:
+    """Nothing has been computed that could be saved, and no rank runs that could hear the wish."""
+    exec = Exec(processes=1, engine="ddp", nodes=2, node_rank=0, rendezvous="127.0.0.1:29571")
+    work = Workspace(root=tmp_path / "a", exec=exec)
+
+    def progress(done: float, total: float, label: str, **facts: object) -> None:
+        assert label.startswith("waiting for 2 machines")
+        work.stop.set()
+
+    work.progress = progress
+    with pytest.raises(Stopped):
+        perform(SFT, SPEC, SftInputs(dataset=tmp_path, base=tmp_path), work)

@@ -118,13 +118,16 @@ def _environment(work: Workspace) -> dict[str, str]:
 
 
 def _listen(process: subprocess.Popen[bytes], work: Workspace) -> None:
-    """Until the process has ended and said all."""
+    """Until the process has ended and said all, or was asked to stop before there was anything to save: while it waits
+    for other machines."""
     assert process.stdin is not None and process.stdout is not None
-    held, asked = b"", False
+    held, asked, begun = b"", False, work.exec.nodes == 1
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
         while True:
             if work.stop.is_set() and not asked:
+                if not begun:
+                    return
                 asked = True
                 _write(process, b"s")
             if selector.select(POLL_S):
@@ -133,7 +136,7 @@ def _listen(process: subprocess.Popen[bytes], work: Workspace) -> None:
                     return _wait(process)
                 *lines, held = (held + some).split(b"\n")
                 for line in lines:
-                    _say(line, work)
+                    begun = _say(line, work) or begun
             elif process.poll() is not None:
                 return  # ended, and silent: a process of its own that still holds the pipe is let go of
 
@@ -144,10 +147,13 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         process.wait(GRACE_S)
 
 
-def _say(line: bytes, work: Workspace) -> None:
-    if line.startswith(MARK.encode()):
-        done, total, label, facts = json.loads(line[len(MARK.encode()) :])
-        work.progress(done, total, label, **facts)
+def _say(line: bytes, work: Workspace) -> bool:
+    """Pass on a line of progress; False for any other."""
+    if not line.startswith(MARK.encode()):
+        return False
+    done, total, label, facts = json.loads(line[len(MARK.encode()) :])
+    work.progress(done, total, label, **facts)
+    return True
 
 
 def _write(process: subprocess.Popen[bytes], word: bytes) -> None:
