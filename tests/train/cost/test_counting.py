@@ -18,8 +18,8 @@ from tunesmith.model.methods.spec import METHODS as CATALOGUE
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.cost import counting
 from tunesmith.train.cost.skeleton import from_json, skeleton_of, to_json
+from tunesmith.train.learner import model_at_start
 from tunesmith.train.precision import estimate
-from tunesmith.train.recipes import sft
 
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {}, "gpt2": {}, "falcon": {},
@@ -84,7 +84,7 @@ def test_the_rows_of_new_tokens_are_counted(tmp_path: Path, tied: bool, method: 
     tokens = ("<ICD>", "<OPS>", "<ATC>")
     base = make_tiny(tmp_path / "m", tie_word_embeddings=tied)
     spec = replace(data.SPEC, method=method, new_tokens=tokens)
-    _, trained = sft.at_start(spec, base, [], None)
+    _, trained = model_at_start(spec, base, [])
     config = json.loads((base / "config.json").read_text())
     skeleton = skeleton_of(config)
     facts = {"counts": {"train": 8}, "tokens": {"total": 80, "longest": 10, "answer": {"mean": 2}}}
