@@ -47,8 +47,15 @@ def test_full_fine_tuning_needs_more_memory_than_lora(tiny_llama: Path) -> None:
 def test_bf16_is_chosen_only_where_it_is_clearly_faster(
     tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, times: float, want: str
 ) -> None:
+    monkeypatch.setattr(precision, "bf16_products_are_faster", lambda: True)
     monkeypatch.setattr(precision, "_speed", lambda base, tokens, method, p: 100.0 * (times if p == "bf16" else 1))
     assert precision.resolve_precision(tiny_llama, 60) == want
+
+
+def test_no_step_is_timed_where_bf16_products_are_slower(tiny_llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "bf16_products_are_faster", lambda: False)
+    monkeypatch.setattr(precision, "_speed", lambda *a: pytest.fail("timed"))
+    assert precision.resolve_precision(tiny_llama, 60) == "fp32"
 
 
 def test_the_timings_run_on_a_real_model(tiny_llama: Path) -> None:

@@ -23,6 +23,7 @@ from tunesmith.train.stages import SftSpec
 __all__ = ["estimate", "free_bytes", "resolve_micro_batch_tokens", "resolve_precision", "tokens_per_second"]
 
 GAIN = 1.3  # bf16 must be so many times faster: below that its rounding is not worth it
+PRODUCT = (256, 512, 1024)  # rows, inner and columns of a product that is timed
 SAMPLE_TOKENS = 256  # of one timed step
 TIMED_STEPS = 3
 TIMED_SECONDS = 6.0  # no further step after so many: a slow machine gets an answer too
@@ -35,8 +36,26 @@ FULL = MethodSpec(kind="full", rank=1, alpha=1.0, dropout=0.0, targets="all-line
 
 def resolve_precision(base: Path, tokens: int) -> Literal["fp32", "bf16"]:
     """The faster of both for a forward and backward of LoRA on examples of `tokens` tokens, on this machine."""
+    if not bf16_products_are_faster():  # nothing else of a step makes up for it, and timing one could take minutes
+        return "fp32"
     speed = {p: _speed(base, tokens, LORA, p) for p in ("fp32", "bf16")}
     return "bf16" if speed["bf16"] >= GAIN * speed["fp32"] else "fp32"
+
+
+def bf16_products_are_faster() -> bool:
+    """Whether this processor multiplies bf16 faster than fp32; without units for it, up to a hundred times slower."""
+    import torch
+
+    def seconds(dtype: torch.dtype) -> float:
+        a, b = torch.ones(PRODUCT[0], PRODUCT[1], dtype=dtype), torch.ones(PRODUCT[1], PRODUCT[2], dtype=dtype)
+        taken = []
+        for _ in range(3):  # the first warms up
+            start = time.perf_counter()
+            a @ b
+            taken.append(time.perf_counter() - start)
+        return min(taken[1:])
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
 def tokens_per_second(base: Path, tokens: int, spec: SftSpec) -> float:
