@@ -185,15 +185,16 @@ class Project:
 
         return plan_matrix(self.context)
 
-    def matrix(self, choose: str | None = None, look: bool = True) -> MatrixResult:
-        """Every cell compared on validation, one chosen (`choose`: by name) and, with `look`, judged on test once."""
+    def matrix(self, choose: str | None = None, look: bool = True, so_far: bool = False) -> MatrixResult:
+        """Every cell compared on validation, one chosen (`choose`: by name) and, with `look`, judged on test once.
+        `so_far`: the cells that are done, and no choice."""
         from dataclasses import replace
 
         from tunesmith.flows.matrix.matrix import matrix
         from tunesmith.web.matrix import matrix_page
 
         said = project_file.load(self.file.path).settings.train if self._overrides else self.file.settings.train
-        result = matrix(self.context, choose=choose, look=look, file_settings=said)
+        result = matrix(self.context, choose=choose, look=look, so_far=so_far, file_settings=said)
         path = self.root / MATRIX
         write_atomic(path, matrix_page(result.facts).encode("utf-8"))
         return replace(result, page=str(path))

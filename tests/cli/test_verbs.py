@@ -31,7 +31,7 @@ VERDICTS = {s: Verdict(status=s, goals=(GOAL,), advice=("tfidf is enough",)) for
 CALLS: dict[str, tuple[list[str], tuple[Any, ...], dict[str, Any]]] = {  # verb: arguments, what its method gets
     "check": ([], (), {}),
     "plan": (["--gpu", "L4"], (("L4",),), {"probe": True}),
-    "matrix": (["--choose", "lora"], (), {"choose": "lora", "look": True}),
+    "matrix": (["--choose", "lora"], (), {"choose": "lora", "look": True, "so_far": False}),
     "run": (["--limit", "50"], (), {"limit": 50}),
     "report": ([], (), {}),
     "prepare": ([], (), {}),

@@ -269,3 +269,24 @@ def test_the_facts_say_what_the_comparison_says(done: tuple[Project, MatrixResul
         assert cells[name, "subset"]["score"] == cell["score"] and cells[name, "subset"]["p_holm"] == cell["p_holm"]
     words = matrix_words(result.facts)
     assert "on a subset of 40 training rows" in words and "on all training rows" in words
+
+
+def test_so_far_compares_what_is_done_and_chooses_nothing(tmp_path: Path, tiny_llama: Path) -> None:
+    project = Project.open(make(tmp_path / "news", tiny_llama))
+    with pytest.raises(InputError, match="no cell is done yet"):
+        project.matrix(so_far=True)
+
+    def cut_off(context: Context, subset: SubsetSpec | None, say: Callable[..., None]) -> CellRuns:
+        if subset is None:
+            raise KeyboardInterrupt
+        return here(context, subset, say)
+
+    with pytest.raises(KeyboardInterrupt):
+        matrix(project.context, measure=cut_off)
+    runs = len(project.ledger.runs(stage="sft"))
+    found = project.matrix(so_far=True)
+    assert set(by_cell(found)) == {("lora", "subset"), ("again", "subset"), ("tokens", "subset")}
+    assert found.facts["chosen"] is None and found.facts["look"] is None and found.exit_code == 0
+    assert "2 of 5 cells are not done: lora, all rows, tokens, all rows" in str(found)
+    assert "2 of 5 cells are not done" in Path(found.page).read_text(encoding="utf-8")
+    assert len(project.ledger.runs(stage="sft")) == runs

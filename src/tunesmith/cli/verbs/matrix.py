@@ -12,9 +12,16 @@ from tunesmith.cli.show import show
 @click.option("--plan", "plan_only", is_flag=True, help="Say which cells there are, which are done, and how long.")
 @click.option("--choose", metavar="CELL", help="Take this cell, in place of the rule.")
 @click.option("--no-look", is_flag=True, help="Compare only: do not go on to the test set with the chosen cell.")
+@click.option("--so-far", is_flag=True, help="Compare what is done; train nothing and choose nothing.")
 @common
 def matrix(
-    plan_only: bool, choose: str | None, no_look: bool, project: str | None, overrides: tuple[str, ...], as_json: bool
+    plan_only: bool,
+    choose: str | None,
+    no_look: bool,
+    so_far: bool,
+    project: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
 ) -> None:
     """Try every method on a subset, some on all rows, choose one.
 
@@ -29,6 +36,6 @@ def matrix(
             plan = p.matrix_plan()
             show(plan, as_json)
             return
-        result = p.matrix(choose=choose, look=not no_look)
+        result = p.matrix(choose=choose, look=not no_look, so_far=so_far)
     show(result, as_json)
     raise SystemExit(result.exit_code)

@@ -54,11 +54,13 @@ def matrix(
     *,
     choose: str | None = None,
     look: bool = True,
+    so_far: bool = False,
     measure: Measure = measured_apart,
     file_settings: TrainSettings | None = None,
 ) -> MatrixResult:
-    """`choose`: a cell in place of the rule. `look`: go on to the test set with the chosen one. `file_settings`: the
-    project file's `train`, against which the chosen settings are said as --set words."""
+    """`choose`: a cell in place of the rule. `look`: go on to the test set with the chosen one. `so_far`: compare what
+    is done, train nothing and choose nothing. `file_settings`: the project file's `train`, against which the chosen
+    settings are said as --set words."""
     clock = Clock()
     choose = choose or context.settings.matrix.choose
     names = list(matrix_cells.cells_of(context.settings))
@@ -66,9 +68,13 @@ def matrix(
         raise InputError(f"{choose} is not a cell", where="--choose", fix=did_you_mean(choose, names))
     cells, notes = cells_with(context)
     resolve(cells)
-    walk_cells(context, cells, measure)
+    if so_far:
+        cells, missing = done_of(cells)
+        notes = [*notes, missing]
+    else:
+        walk_cells(context, cells, measure)
     comparisons = {on: compared(context, [c for c in cells if c.on == on and c.is_done]) for on in ("subset", "all")}
-    chosen, rule = chosen_of(context, cells, comparisons, choose)
+    chosen, rule = (None, "so far only") if so_far else chosen_of(context, cells, comparisons, choose)
     shown = [cell_facts(context.ledger, c, comparisons[c.on]) for c in cells]
     seen = None
     if chosen is not None and look:
@@ -85,6 +91,17 @@ def matrix(
             "seconds": round(clock.seconds, 1),
         }
     )
+
+
+def done_of(cells: Sequence[Cell]) -> tuple[list[Cell], str]:
+    """The finished cells, and in words which are missing. Raises InputError where there is none."""
+    done, missing = [c for c in cells if c.is_done], [c.title for c in cells if not c.is_done]
+    if not done:
+        raise InputError("no cell is done yet", where="matrix", fix="tunesmith matrix")
+    words = (
+        f"{len(missing)} of {len(cells)} cells are not done: {', '.join(missing)}" if missing else "every cell is done"
+    )
+    return done, f"{words}; tunesmith matrix goes on"
 
 
 def walk_cells(context: Context, cells: Sequence[Cell], measure: Measure) -> None:
