@@ -124,7 +124,7 @@ def walk(
 def _given(context: Context, checkpoint: str) -> Run:
     """The run that made it, or, for one that came from elsewhere, one that says so."""
     made = context.ledger.made_by(checkpoint)
-    if made is not None and any(made.outputs[name] == checkpoint for name in made.outputs):
+    if made is not None and checkpoint in made.outputs.values():
         return replace(made, outputs={**made.outputs, "checkpoint": checkpoint}, reused=True)  # or one kept beside it
     return Run(
         id="", key="", stage="given", version=0, spec={}, inputs={}, outputs={"checkpoint": checkpoint},

@@ -275,6 +275,8 @@ def test_so_far_compares_what_is_done_and_chooses_nothing(tmp_path: Path, tiny_l
     project = Project.open(make(tmp_path / "news", tiny_llama))
     with pytest.raises(InputError, match="no cell is done yet"):
         project.matrix(so_far=True)
+    with pytest.raises(InputError, match="nothing is chosen while cells are missing"):
+        project.matrix(so_far=True, choose="lora")
 
     def cut_off(context: Context, subset: SubsetSpec | None, say: Callable[..., None]) -> CellRuns:
         if subset is None:

@@ -62,6 +62,10 @@ def matrix(
     is done, train nothing and choose nothing. `file_settings`: the project file's `train`, against which the chosen
     settings are said as --set words."""
     clock = Clock()
+    if so_far and choose is not None:
+        raise InputError(
+            "nothing is chosen while cells are missing", where="--choose", fix="leave out --so-far, or --choose"
+        )
     choose = choose or context.settings.matrix.choose
     names = list(matrix_cells.cells_of(context.settings))
     if choose is not None and choose not in names:
