@@ -10,6 +10,7 @@ import pytest
 
 from tests.small import make_project
 from tunesmith.api import Project
+from tunesmith.cli.app import run as cli
 from tunesmith.core.canonical import plain, read_json
 from tunesmith.core.errors import InputError, ProjectFileError
 from tunesmith.data.stages import SubsetSpec
@@ -292,3 +293,9 @@ def test_so_far_compares_what_is_done_and_chooses_nothing(tmp_path: Path, tiny_l
     assert "2 of 5 cells are not done: lora, all rows, tokens, all rows" in str(found)
     assert "2 of 5 cells are not done" in Path(found.page).read_text(encoding="utf-8")
     assert len(project.ledger.runs(stage="sft")) == runs
+
+
+@pytest.mark.parametrize("other", [["--so-far"], ["--no-look"], ["--choose", "lora"]])
+def test_a_plan_takes_no_option_that_would_change_nothing(other: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli(["matrix", "--plan", *other]) == 2
+    assert "give it alone" in capsys.readouterr().err

@@ -31,6 +31,8 @@ def matrix(
 
     Exit code 0: done, and the chosen one passes. 1: it fails its goals. 3: not enough evidence. 4: a cell failed.
     """
+    if plan_only and (choose or no_look or so_far):
+        raise click.UsageError("--plan does nothing that --choose, --no-look or --so-far could change: give it alone")
     with opened(project, overrides, stoppable=True) as p:
         if plan_only:
             plan = p.matrix_plan()
