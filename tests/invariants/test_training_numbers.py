@@ -12,7 +12,7 @@ from tests.tiny import make_tiny
 from tests.train import data
 from tunesmith.core.canonical import write_lines
 from tunesmith.core.stage import Exec
-from tunesmith.model import flat, flat_layout
+from tunesmith.model import flat, flat_attention, flat_layout
 from tunesmith.model.flat_layout import Document
 from tunesmith.model.load import load_base
 from tunesmith.model.methods import catalog as methods
@@ -84,10 +84,12 @@ def test_sharing_the_prefix_does_not_change_the_weights(
     assert data.max_difference(got, reference) < CLOSE
 
 
-def test_flash_attention_does_not_change_the_weights(
-    tmp_path: Path, dataset: Path, tiny_llama: Path, reference, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name, value", [("KEPT_KEYS", 8), ("BLOCK", 5)])
+def test_attention_in_blocks_does_not_change_the_weights(
+    tmp_path: Path, dataset: Path, tiny_llama: Path, reference, monkeypatch: pytest.MonkeyPatch, name: str, value: int
 ) -> None:
-    monkeypatch.setattr(flat_layout, "MATH_LIMIT", 8)
+    monkeypatch.setattr(flat_attention, name, value)
+    monkeypatch.setattr(flat_layout, "TOGETHER", 8)
     got = data.train(tmp_path, dataset, tiny_llama, **TEN_STEPS)
     assert data.max_difference(got, reference) < CLOSE
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tunesmith.model import flat_layout, flat_ops
+from tunesmith.model import flat_attention, flat_layout, flat_ops
 from tunesmith.model.flat_layout import Document, pack, shared_prefix
 
 torch.set_default_dtype(torch.float32)
@@ -28,12 +28,12 @@ def test_norm() -> None:
 
 
 def test_swiglu() -> None:
-    x, grad = random(5, 12), random(5, 6, seed=2)
+    x, grad = random(300, 12), random(300, 6, seed=2)
     want_in = x.clone().requires_grad_()
     gate, up = want_in.chunk(2, -1)
     want = F.silu(gate) * up
     want.backward(grad)
-    out = torch.empty(5, 6)
+    out = torch.empty(300, 6)
     flat_ops.swiglu_forward(x, out)
     torch.testing.assert_close(out, want)
     torch.testing.assert_close(flat_ops.swiglu_backward(grad, x), want_in.grad)
@@ -58,25 +58,28 @@ def documents(lengths: list[int], prefix: int) -> list[Document]:
     ]
 
 
-@pytest.mark.parametrize("limit", [512, 3], ids=["math", "flash"])
+@pytest.mark.parametrize("keys", [512, 3], ids=["kept", "made again"])
+@pytest.mark.parametrize("block", [64, 4])
 @pytest.mark.parametrize("prefix", [0, 4])
-@pytest.mark.parametrize("lengths", [[5], [3, 3], [2, 6, 4]])
-def test_attention(monkeypatch: pytest.MonkeyPatch, lengths: list[int], prefix: int, limit: int) -> None:
+@pytest.mark.parametrize("lengths", [[5], [3, 3], [2, 6, 4], [3, 9, 17, 2, 6]])
+def test_attention(monkeypatch: pytest.MonkeyPatch, lengths: list[int], prefix: int, block: int, keys: int) -> None:
     """Against attention of each whole document, prefix and all, by itself."""
-    monkeypatch.setattr(flat_layout, "MATH_LIMIT", limit)
+    monkeypatch.setattr(flat_attention, "KEPT_KEYS", keys)
+    monkeypatch.setattr(flat_attention, "BLOCK", block)
+    monkeypatch.setattr(flat_layout, "TOGETHER", 8)
     docs = documents(lengths, prefix)
     packed = pack(docs)
     assert packed.prefix == (prefix if len(lengths) > 1 else 0)
     T, H, K, D = len(packed.ids_T), 6, 2, 4
     q, k, v, grad = (random(T, n, D, seed=i) for i, n in enumerate((H, K, K, H)))
     inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-    out, saved = flat_ops.attend(q, k, v, packed)
+    out, saved = flat_attention.attend(q, k, v, packed)
     dq, dk, dv = (torch.full_like(x, float("nan")) for x in (q, k, v))
-    flat_ops.attend_backward(grad, packed, saved, dq, dk, dv)
+    flat_attention.attend_backward(grad, packed, saved, dq, dk, dv)
 
     P = packed.prefix
     want = torch.zeros(T, H, D)
-    for i, (start, end) in enumerate(packed.spans[-1].bounds):
+    for i, (start, end) in enumerate(b for span in packed.spans if span.prefix == P for b in span.bounds):
         rows = torch.tensor([*range(P), *range(start, end)])
         qd, kd, vd = (x[rows].transpose(0, 1)[None] for x in inputs)
         o = F.scaled_dot_product_attention(qd, kd, vd, is_causal=True, enable_gqa=True)[0].transpose(0, 1)

@@ -3,8 +3,8 @@
 No padding, the shared prompt prefix computed once, query/key/value and gate/up fused, adapters inside
 the base product, the last layer and the head only where a token is supervised. `refusal` says why a
 model cannot use it; train/forward.py proves before use that its logits are the plain forward's.
-Read flat_layout.py for the packed row, flat_weights.py for what is trained, flat_blocks.py for a layer and
-flat_ops.py for the arithmetic.
+Read flat_layout.py for the packed row, flat_weights.py for what is trained, flat_blocks.py for a layer,
+flat_attention.py and flat_ops.py for the arithmetic.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from tunesmith.model import flat_attention as attention
 from tunesmith.model import flat_ops as ops
 from tunesmith.model.flat_layout import Packed
 
@@ -65,7 +66,7 @@ class Attention(torch.autograd.Function):  # type: ignore[misc]  # torch is unty
             head_rstd = ops.norm_forward(qk, _head_weights(layer, H, K), flat.eps, normed)
             raw, qk = qk, normed
         rotated = ops.rotate(qk, cos, sin)
-        a, kept = ops.attend(rotated[:, :H], rotated[:, H:], qkv[:, H + K :], packed)
+        a, kept = attention.attend(rotated[:, :H], rotated[:, H:], qkv[:, H + K :], packed)
         a = a.view(T, H * D)
         ctx.T = T
         if rows is not None:
@@ -95,7 +96,7 @@ class Attention(torch.autograd.Function):  # type: ignore[misc]  # torch is unty
             grad = torch.zeros(T, h.shape[1], device=h.device).index_add_(0, rows, grad)
         dqkv = torch.empty(T, H + 2 * K, D, dtype=flat.dtype, device=h.device)
         dqk = torch.empty(T, H + K, D, dtype=flat.dtype, device=h.device)
-        ops.attend_backward(da.view(T, H, D), packed, kept, dqk[:, :H], dqk[:, H:], dqkv[:, H + K :])
+        attention.attend_backward(da.view(T, H, D), packed, kept, dqk[:, :H], dqk[:, H:], dqkv[:, H + K :])
         dqk = ops.rotate(dqk, cos, -sin)
         norms: list[Tensor] = []
         if layer.head_norms:

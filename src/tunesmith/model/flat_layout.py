@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 ROUND_ROWS, ROUND_LONGEST, ROUND_SUPERVISED = 32, 8, 32
-MATH_LIMIT = 512  # keys; longer documents use the flash kernel, whose memory does not grow with n squared
+TOGETHER = 128  # tokens; a longer document attends by itself: a batch saves it no time, and its padding costs some
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +52,6 @@ class Span:
     gather: Tensor | None  # [B*n] row of each padded place, counted from low; None where nothing is padded
     scatter: Tensor | None  # [high-low] padded place of each row
     padding: Tensor | None  # padded places that hold no row
-
-    @property
-    def flash(self) -> bool:
-        return self.prefix + self.longest > MATH_LIMIT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +102,7 @@ def pack(documents: Sequence[Document], *, share_prefix: bool = True) -> Packed:
                 labels.append(d.ids[place])
                 weights.append(d.weight_at(place))
     spans = [_span([(0, prefix)], 0, prefix)] if prefix else []
-    longest = max(end - start for start, end in bounds)
-    spans.append(_span(bounds, prefix, longest + -longest % ROUND_LONGEST))
+    spans += [_span(run, prefix, _rounded_longest(run)) for run in _runs(bounds)]
     more_rows, more_supervised = [0] * (-len(ids) % ROUND_ROWS), [0] * (-len(rows) % ROUND_SUPERVISED)
     return Packed(
         ids_T=torch.tensor(ids + more_rows),
@@ -120,6 +116,20 @@ def pack(documents: Sequence[Document], *, share_prefix: bool = True) -> Packed:
         supervised=len(rows),
         tokens=sum(len(d.ids) for d in documents),
     )
+
+
+def _runs(bounds: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Documents that follow each other and attend together."""
+    runs: list[list[tuple[int, int]]] = []
+    for alone, group in groupby(bounds, key=lambda b: b[1] - b[0] > TOGETHER):
+        run = list(group)
+        runs += [[b] for b in run] if alone else [run]
+    return runs
+
+
+def _rounded_longest(bounds: list[tuple[int, int]]) -> int:
+    longest = max(end - start for start, end in bounds)
+    return longest + -longest % ROUND_LONGEST
 
 
 def _span(bounds: list[tuple[int, int]], prefix: int, longest: int) -> Span:

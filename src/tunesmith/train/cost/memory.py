@@ -23,7 +23,7 @@ from tunesmith.train.cost import counting
 from tunesmith.train.cost.skeleton import FLAT, Skeleton
 from tunesmith.train.optimizers.names import OPTIMIZERS
 
-MATH_KEYS = 512  # as in model/flat_layout.py, which loads torch
+KEPT_KEYS, BLOCK, TOGETHER = 512, 64, 128  # as in model/flat_attention.py and flat_layout.py, which load torch
 LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/losses.py
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HEAP = 1.15  # what the flat path's activations take of the heap, over their own bytes: blocks free and not given back
@@ -196,12 +196,16 @@ def _flat(s: Skeleton, method: MethodSpec, load: Load, size: int) -> tuple[int, 
     """(activations, logits) of model/flat.py: per layer two residual streams in fp32, the inputs of the four fused
     products with their adapters' columns, query, key, value and the attention's probabilities, gate and up."""
     query, key = s.heads * s.head_size, s.key_heads * s.head_size
-    probabilities = s.heads * load.tokens if load.tokens <= MATH_KEYS else 2 * query
+    keys = (load.tokens + min(load.tokens, BLOCK)) // 2  # of a query, on average
+    probabilities = s.heads * keys if load.tokens <= KEPT_KEYS else 0
+    block = s.heads * min(load.tokens, BLOCK)  # in one block, for each row of the documents that attend together
+    if load.tokens > TOGETHER:
+        block //= load.rows
     inputs = s.hidden + query + s.hidden + s.inner + 7 * method.rank
     # with DoRA also what the four products gave, before each output is scaled
     before = sum(x.outputs for x in s.linears) // max(1, s.layers) if method.dora else 0
     kept = 8 * s.hidden + size * (before + inputs + query + 2 * key + probabilities + 2 * s.inner)
-    passing = 16 * s.hidden + size * (6 * s.inner + 2 * probabilities + 4 * query)
+    passing = 16 * s.hidden + size * (6 * s.inner + 3 * block + 4 * query)
     layers = trained_layers(s, method)
     rows = min(LOGIT_ROWS, load.rows * load.answers)
     logits = rows * s.vocabulary * (4 + 2 * size) + 8 * load.rows * load.answers * s.hidden
