@@ -34,7 +34,7 @@ HOST = "chapters"
 COMMON = """\
 model: smollm2-135m-instruct
 train: {method: {kind: lora, rank: 16}, lr: 1e-3, validate_times: 1, validation_rows: 16, precision: fp32}
-evaluate: {precision: fp32}
+evaluate: {precision: fp32, arms: []}
 """
 TASKS = {
     "chapters": "task: {kind: classify, text: text, label: label, audience: clinical coders, tone: terse}\n"
