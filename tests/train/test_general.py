@@ -67,7 +67,7 @@ def test_past_the_budget_instruction_tuning_stops(
     tmp_path: Path, dataset: Path, general: Path, sharp_llama: Path, free: Workspace
 ) -> None:
     rises = [v["loss_rise"] for v in validations(free)]
-    allowed = max(rises) * 0.5
+    allowed = max(rises[:-1]) * 0.5  # exceeded before training ends by itself
     assert allowed > 0
     kept = data.train(tmp_path / "kept", dataset, sharp_llama, general=general, max_loss_rise=allowed, **FAST)
     over = [v["loss_rise"] > allowed for v in validations(kept)]

@@ -37,8 +37,10 @@ def test_every_row_is_seen_in_drawn_wordings_the_same_on_every_run(tiny_llama: P
     taken = Counter()
     for epoch in range(4):
         assert pool.batch(numbers, epoch) == again.batch(numbers, epoch)
-        assert pool.batch(numbers, epoch) == pool.batch(numbers[::-1], epoch)[::-1]  # a batch's order changes no draw
-        taken.update(every[i].index(d) for i, d in enumerate(pool.batch(numbers, epoch)))
+        assert (
+            pool.batch(numbers, epoch).documents == pool.batch(numbers[::-1], epoch).documents[::-1]
+        )  # a batch's order changes no draw
+        taken.update(every[i].index(d) for i, d in enumerate(pool.batch(numbers, epoch).documents))
     assert len(taken) == 6 and min(taken.values()) > 4
     assert pool.batch(numbers, 0) != pool.batch(numbers, 1)
     assert Pool(rows, every, [], seed=5).batch(numbers, 0) != pool.batch(numbers, 0)

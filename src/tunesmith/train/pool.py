@@ -10,6 +10,7 @@ A row is one document; of the general data a long text is several, one for each 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec import structs
@@ -25,6 +26,15 @@ from tunesmith.train.packing import TokenSchedule
 from tunesmith.train.replay import REPLAY, Item, Mixture, Stream, more_of, source_of
 
 Steps = Schedule | TokenSchedule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """What one step takes, in three lists of one order."""
+
+    numbers: list[int]
+    documents: list[Document]
+    places: list[str]  # where their rows are: FILE:LINE
 
 
 class Pool:
@@ -51,8 +61,9 @@ class Pool:
         """All of them, in every wording."""
         return [d for wordings in self._documents for d in wordings]
 
-    def batch(self, numbers: Sequence[int], epoch: int) -> list[Document]:
-        return [self._documents[i][self._drawn(i, epoch)] for i in numbers]
+    def batch(self, numbers: Sequence[int], epoch: int) -> Batch:
+        documents = [self._documents[i][self._drawn(i, epoch)] for i in numbers]
+        return Batch(numbers=list(numbers), documents=documents, places=[self.places[i] for i in numbers])
 
     def _drawn(self, number: int, epoch: int) -> int:
         count = len(self._documents[number])

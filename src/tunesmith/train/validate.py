@@ -77,6 +77,7 @@ class Validation:
             )
         self.documents = render_rows(self._rows, renderer, spec.max_tokens)
         self._labels: list[str] = read_json(dataset / "dataset.json")["labels"]
+        self.metric = spec.metric
         self.higher_is_better = not spec.metric or METRICS[spec.metric].higher_is_better
 
     def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:

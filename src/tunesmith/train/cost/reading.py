@@ -21,7 +21,9 @@ def reading(spec: SftSpec, dataset: Path, base: Path, general: Path | None) -> d
     pool = sft.pool_of(spec, SftInputs(dataset=dataset, base=base, general=general), renderer)
     schedule = pool.schedule(spec.mixture, epochs=spec.epochs, global_batch=spec.global_batch)
     trained = sum(
-        len(d.ids) for step in range(schedule.steps) for d in pool.batch(schedule.batch(step), schedule.epoch(step))
+        len(d.ids)
+        for step in range(schedule.steps)
+        for d in pool.batch(schedule.batch(step), schedule.epoch(step)).documents
     )
     sizes = [len(d.ids) for d in pool.documents]
     answers = [sum(d.trained) for d in pool.documents]

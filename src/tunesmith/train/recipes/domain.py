@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from tunesmith.train.cost import machine
 from tunesmith.train.domain_stages import DomainInputs, DomainOutputs, DomainSpec
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, nll_sum, probe_documents, watch
 from tunesmith.train.forward import Forward
+from tunesmith.train.judge import Judge
 from tunesmith.train.keeper import Keeper
 from tunesmith.train.learner import Learner, at_start, begin
 from tunesmith.train.packing import TokenSchedule
@@ -53,7 +53,9 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     work.progress(0, steps, "load")
     learner = at_start(spec, inputs.base, texts.documents, work.exec, world=world)
     keeper = Keeper(work, learner, Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=False))
-    judged = partial(judge, spec.metric, work, learner, keeper, validation, forgetting, steps)
+    judge = Judge(
+        work=work, learner=learner, keeper=keeper, validation=validation, forgetting=forgetting, steps=steps
+    )  # fmt: skip
 
     at = keeper.resume()
     begun = at.best is not None  # step 0, the untrained model, is the first candidate
@@ -61,7 +63,7 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
     if forgetting is not None:
         forgetting.resume(at.step if begun else -1)
     if not begun:
-        at = judged(at)
+        at = judge(at)
         keeper.save(at)
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
@@ -78,41 +80,12 @@ def domain(spec: DomainSpec, inputs: DomainInputs, work: Workspace) -> DomainOut
             work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / seconds, best=at.best)
         if at.step in validations:
-            at = judged(at)
+            at = judge(at)
         keeper.save_when_due(at, validated=at.step in validations)
 
     work.summarize(**summary(spec, at, learner, mixture, forgetting, steps), **keeper.facts(at))
     checkpoint, kept = keeper.checkpoints(at, inputs.base, texts.documents, renderer=renderer, steps=steps)
     return DomainOutputs(checkpoint=checkpoint, kept=kept)
-
-
-def judge(
-    metric: str,
-    work: Workspace,
-    learner: Learner,
-    keeper: Keeper,
-    validation: Validation,
-    forgetting: Forgetting | None,
-    steps: int,
-    at: state.Position,
-) -> state.Position:
-    """Score the held-out texts and the general data side by side, log both, and hold the best."""
-    work.progress(at.step, steps, "validate", best=at.best)
-    tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
-    outcome: dict[str, Any] = validation.run(learner.forward, max_tokens=tokens)
-    if forgetting is not None:
-        outcome |= forgetting.read(at.step, learner.model, learner.forward, max_tokens=tokens)
-    outcome = learner.world.same(outcome)
-    work.log(step=at.step, **outcome)
-    at = after(at, outcome, metric, allowed=forgetting is None or forgetting.within(at.step))
-    keeper.hold(at)
-    return at
-
-
-def after(at: state.Position, outcome: dict[str, Any], metric: str, *, allowed: bool) -> state.Position:
-    """With a validation's outcome. The best is the lowest `metric` among those within the budget for forgetting;
-    step 0 is one of them, so what is kept is never worse than the base."""
-    return at.after(outcome["validation_loss"], outcome[metric], False, allowed=allowed)
 
 
 class Texts:
@@ -183,19 +156,20 @@ class Validation:
 
     def __init__(self, spec: DomainSpec, dataset: Path, renderer: Renderer):
         rows = chosen_rows(read_rows(dataset / "validation.jsonl"), spec.validation_rows, spec.seed)
-        self._documents = probe_documents(rows, renderer, spec.max_tokens)
-        if not self._documents:
+        self.documents = probe_documents(rows, renderer, spec.max_tokens)
+        if not self.documents:
             raise DataError(
                 "no validation texts, so the best checkpoint could not be chosen",
                 where="validation.jsonl",
                 fix="--set data.split.validation=0.1",
             )
         self._bytes = sum(len(r.target.encode()) for r in rows)
-        self._tokens = sum(d.supervised for d in self._documents)
+        self._tokens = sum(d.supervised for d in self.documents)
+        self.metric, self.higher_is_better = spec.metric, False
 
-    def run(self, forward: Forward, *, max_tokens: int) -> dict[str, float]:
+    def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:
         """{"validation_loss": nats a token, "bits_per_byte", "perplexity"}, as evaluation would measure them."""
-        nats = nll_sum(forward, self._documents, max_tokens=max_tokens)
+        nats = nll_sum(forward, self.documents, max_tokens=max_tokens)
         loss = nats / self._tokens
         return {
             "validation_loss": loss,

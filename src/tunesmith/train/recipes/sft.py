@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +22,10 @@ from tunesmith.train.batches import last_turn_only, read_rows
 from tunesmith.train.cost import machine
 from tunesmith.train.forgetting import Forgetting, ends_early, kept_sentence, watch
 from tunesmith.train.guard import WINDOW, broken, is_spike, own_losses
+from tunesmith.train.judge import Judge
 from tunesmith.train.keeper import Keeper
 from tunesmith.train.learner import Learner, at_start, begin
-from tunesmith.train.pool import Pool, general_documents, wordings
+from tunesmith.train.pool import Batch, Pool, general_documents, wordings
 from tunesmith.train.retention import Retention
 from tunesmith.train.stages import SftInputs, SftOutputs, SftSpec, many_epochs
 from tunesmith.train.start import check_start
@@ -51,7 +50,10 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     validation = Validation(spec, inputs.dataset, renderer)
     retention = Retention(keep=spec.keep, last=spec.keep_last, higher_is_better=validation.higher_is_better)
     keeper = Keeper(work, learner, retention, average)
-    judged = partial(judge, spec, work, learner, keeper, average, validation, forgetting, steps)
+    judge = Judge(
+        work=work, learner=learner, keeper=keeper, validation=validation, forgetting=forgetting, steps=steps,
+        average=average,
+    )  # fmt: skip
 
     at = keeper.resume()
     begun = at.best_loss is not None or forgetting is None
@@ -59,29 +61,28 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     if forgetting is not None:
         forgetting.resume(at.step if begun else -1)
     if not begun:  # what training gains and forgets is held against step 0, which is a candidate itself
-        at = judged(at)
+        at = judge(at)
         keeper.save(at)
     while at.step < steps and not ends_early(spec.patience, at.waited, forgetting):
         started = time.perf_counter()
         chosen = at.remaining(schedule.batch(at.step) + pool.replayed(forgetting, spec.replay_share, taken, at.step))
         batch = pool.batch(chosen, schedule.epoch(at.step))
-        loss, at = learner.learn(work, at, batch)
+        loss, at = learner.learn(work, at, batch.documents)
         norm = learner.clip()
-        places = [pool.places[i] for i in chosen]
-        if is_spike(at, loss, norm, places, on_spike=spec.on_spike, spike_z=spec.spike_z):
-            at, again = left_out(work, learner, at, loss, batch, chosen, places, started)
+        if is_spike(at, loss, norm, batch.places, on_spike=spec.on_spike, spike_z=spec.spike_z):
+            at, again = left_out(work, learner, at, loss, batch, started)
             if again:
                 continue
         else:
             lr = learner.step(at.step, steps)
-            tokens = sum(len(d.ids) for d in batch)
+            tokens = sum(len(d.ids) for d in batch.documents)
             at = at.trained(loss, tokens=tokens, seconds=time.perf_counter() - started, window=WINDOW)
             average.update(at.step)
             if at.step % work.exec.log_every == 0 or at.step == steps:
                 work.log(step=at.step, loss=loss, lr=lr, grad_norm=norm, tokens=tokens)
         work.progress(at.step, steps, "train", loss=loss, rate=at.tokens / at.seconds, best=at.best)
         if at.step in validations:
-            at = judged(at)
+            at = judge(at)
         keeper.save_when_due(at, validated=at.step in validations)
 
     work.summarize(**_summary(spec, at, learner, forgetting, pool, steps), **keeper.facts(at))
@@ -90,56 +91,21 @@ def sft(spec: SftSpec, inputs: SftInputs, work: Workspace) -> SftOutputs:
     return SftOutputs(checkpoint=checkpoint, kept=kept)
 
 
-def judge(
-    spec: SftSpec,
-    work: Workspace,
-    learner: Learner,
-    keeper: Keeper,
-    average: Average,
-    validation: Validation,
-    forgetting: Forgetting | None,
-    steps: int,
-    at: state.Position,
-) -> state.Position:
-    """Validate the weights as they are to be kept, score the general data beside it, and hold the best."""
-    model, forward = learner.model, learner.forward
-    work.progress(at.step, steps, "validate", best=at.best)
-    with average.judged((*(j.step for j in at.judgments if j.step), at.step)) if at.step else nullcontext():
-        outcome, at = learner.fitted(work, at, validation.documents, partial(validation.run, model, forward))
-        if forgetting is not None:
-            tokens = at.micro_batch_tokens or work.exec.micro_batch_tokens
-            outcome |= forgetting.read(at.step, model, forward, max_tokens=tokens)
-        outcome = learner.world.same(outcome)
-        allowed = forgetting is None or forgetting.within(at.step)
-        better = validation.higher_is_better
-        at = at.after(outcome["validation_loss"], outcome.get(spec.metric), better, allowed=allowed)
-        keeper.hold(at)
-    work.log(step=at.step, **outcome)
-    return at
-
-
 def left_out(
-    work: Workspace,
-    learner: Learner,
-    at: state.Position,
-    loss: float,
-    batch: Sequence[Document],
-    chosen: Sequence[int],
-    places: Sequence[str],
-    started: float,
+    work: Workspace, learner: Learner, at: state.Position, loss: float, batch: Batch, started: float
 ) -> tuple[state.Position, bool]:
     """The position after a batch that is far off, and whether its step is taken again: without the rows that are
     broken by themselves; else the batch is skipped whole."""
     learner.forget_gradients()
-    alone = own_losses(learner.forward, batch)
+    alone = own_losses(learner.forward, batch.documents)
     out = broken(alone)
-    if len(out) < len(chosen):
-        at = at.without(loss, [chosen[i] for i in out])
-        work.log(step=at.step + 1, left_out=[places[i] for i in out], spike=at.left_out[-1].loss)
+    if len(out) < len(batch.numbers):
+        at = at.without(loss, [batch.numbers[i] for i in out])
+        work.log(step=at.step + 1, left_out=[batch.places[i] for i in out], spike=at.left_out[-1].loss)
         return at, True
-    at = at.skipped(loss, chosen, seconds=time.perf_counter() - started)
-    worst = places[max(range(len(alone)), key=alone.__getitem__)]
-    work.log(step=at.step, left_out=list(places), spike=at.left_out[-1].loss, worst=worst)
+    at = at.skipped(loss, batch.numbers, seconds=time.perf_counter() - started)
+    worst = batch.places[max(range(len(alone)), key=alone.__getitem__)]
+    work.log(step=at.step, left_out=batch.places, spike=at.left_out[-1].loss, worst=worst)
     return at, False
 
 
