@@ -47,6 +47,14 @@ def test_texts_and_refusals_are_scored_and_mixed_in(folder: Path) -> None:
     assert any("Forgotten" in n for n in project.show(train.id)["run"]["metrics"]["notes"])
 
 
+def test_a_plan_counts_what_the_mixture_takes_of_the_general_data(folder: Path) -> None:
+    """`prepare` and `plan` divide the general data too, so the first plan is right already."""
+    project = Project.open(folder)
+    planned = project.plan(probe=False).training
+    train = project.train()
+    assert (planned.steps, planned.tokens) == (train.metrics["steps"], train.metrics["tokens"])
+
+
 def test_what_cannot_be_meant_is_refused_before_time_is_spent(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refused(*said: str) -> str:
         assert run(["train", "--project", str(folder), *(w for s in said for w in ("--set", s))]) == 2

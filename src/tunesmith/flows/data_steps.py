@@ -376,7 +376,7 @@ def is_domain(c: Context) -> bool:
     return recipe == "domain" or (recipe == "auto" and c.task.kind == "domain")
 
 
-def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
+def general_steps(context: Context) -> tuple[Step, ...]:
     """Texts and questions that the model should not forget: read and divided like others, scored at every validation."""
     if not context.settings.train.general:
         return ()
@@ -400,7 +400,7 @@ def general_steps(context: Context, *, after: str) -> tuple[Step, ...]:
         return plain, {**inputs, "examples": j.made("general check", "examples"), "previous": None}
 
     return (
-        Step(name="general check", stage=CHECK, needs=(after,), build=check),
+        Step(name="general check", stage=CHECK, needs=("prepare",), build=check),
         Step(name="general", stage=PREPARE, needs=("general check",), build=prepare),
     )
 

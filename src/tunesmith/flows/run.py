@@ -158,9 +158,10 @@ def run(context: Context) -> RunResult:
     """The whole journey, with what was planned beside what it took."""
     clock = Clock()
     planned: dict[str, float] = {}
+    prepared = {s.name for s in steps_for(context, "prepare")}
 
     def plan_when_possible(journey: Journey, step: Step) -> None:
-        if "prepare" in journey.runs and not planned:
+        if prepared <= journey.runs.keys() and not planned:
             planned.update({s.name: s.seconds for s in plan_steps(journey).steps if s.seconds is not None})
             if planned:
                 dataset = journey.dataset_id

@@ -294,13 +294,14 @@ def bundle_step(j: Journey) -> tuple[BundleSpec, dict[str, Any]]:
 def steps(context: Context) -> tuple[Step, ...]:
     """Everything `run` does, in order."""
     data = data_steps(context)
-    after = ("general",) if context.settings.train.general else (data[-1].name,)
+    general = general_steps(context)
+    after = (data[-1].name, *(s.name for s in general[-1:]))
     stage, build = (DOMAIN, domain_step) if is_domain(context) else (SFT, train_step)
     trained = Step(name="train", stage=stage, needs=after, build=build)
     cheap = tuple(answer_step(a, after=data[-1].name) for a in arms(context))
     return (
         *data,
-        *general_steps(context, after=data[-1].name),
+        *general,
         *cheap,
         trained,
         answer_step("tuned", after=data[-1].name),
@@ -313,7 +314,7 @@ def steps(context: Context) -> tuple[Step, ...]:
 VERBS: dict[str, Callable[[Step], bool]] = {
     **{name: (lambda s, name=name: s.name == name) for name in DATA_VERBS},  # type: ignore[misc]
     "check": lambda s: s.name == "check",
-    "prepare": lambda s: s.name == "prepare",
+    "prepare": lambda s: s.name in ("prepare", "general"),
     "baselines": lambda s: s.stage is ANSWER and s.name != "answer tuned",
     "train": lambda s: s.name == "train",
     "evaluate": lambda s: s.name == "evaluate",

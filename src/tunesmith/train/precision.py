@@ -163,8 +163,9 @@ def training_memory(
 
 
 def steps_of(spec: Any, dataset: dict[str, Any], tokens: int) -> int:
+    """As they were counted (flows/cost/worded.py), else by the number of rows, or of a domain's tokens."""
     if isinstance(spec, SftSpec):
-        return _steps(dataset["counts"]["train"], spec.epochs, spec.global_batch)
+        return dataset["tokens"].get("steps") or _steps(dataset["counts"]["train"], spec.epochs, spec.global_batch)
     return max(1, math.ceil(tokens / (spec.global_batch * spec.max_tokens)))
 
 

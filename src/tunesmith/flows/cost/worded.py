@@ -20,9 +20,9 @@ READ_BY = (  # the values of a spec that the count depends on
 
 
 def as_trained(journey: Journey, spec: Any, inputs: dict[str, Any], *, count: bool) -> dict[str, Any]:
-    """dataset.json with `tokens` as this training reads them; `tokens.trained` are those of all its steps. As `prepare`
-    counted them where that is the same, for texts, where general data of the mixture is not prepared yet, and where
-    nothing is remembered and `count` is off. Raises DataError for rows that training would refuse."""
+    """dataset.json with `tokens` as this training reads them, all of them in `tokens.trained`, and its steps in
+    `tokens.steps`. As `prepare` counted where that is the same, for texts, where general data of the mixture is not
+    prepared yet, and where nothing is remembered and `count` is off. Raises DataError for rows that training would refuse."""
     dataset = journey.dataset
     if not isinstance(spec, SftSpec) or not _differs(spec):
         return dataset
@@ -30,8 +30,10 @@ def as_trained(journey: Journey, spec: Any, inputs: dict[str, Any], *, count: bo
         return dataset
     context, ledger = journey.context, journey.context.ledger
     values = {name: plain(spec)[name] for name in READ_BY}
-    question = {"read": content_id({"spec": values, "dataset": inputs["dataset"], "general": inputs.get("general")})}
-    question["base"] = journey.base.artifact.id
+    question: dict[str, Any] = {
+        "read": content_id({"spec": values, "dataset": inputs["dataset"], "general": inputs.get("general")})
+    }
+    question |= {"base": journey.base.artifact.id, "version": 2}
 
     def counted() -> dict[str, Any]:
         from tunesmith.train.cost.reading import reading
@@ -55,6 +57,7 @@ def as_trained(journey: Journey, spec: Any, inputs: dict[str, Any], *, count: bo
         "longest": found["longest"],
         "total": round(found["mean"] * sum(dataset["counts"].values())),
         "trained": found["trained"],
+        "steps": found["steps"],
     }
     return {**dataset, "tokens": tokens}
 

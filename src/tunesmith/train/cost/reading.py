@@ -15,7 +15,7 @@ from tunesmith.train.stages import SftInputs, SftSpec
 
 
 def reading(spec: SftSpec, dataset: Path, base: Path, general: Path | None) -> dict[str, Any]:
-    """{"trained": tokens of all steps, "mean" of a row, "longest", "answer_mean", "answer_longest"}. Raises DataError
+    """{"steps", "trained": tokens of all of them, "mean" of a row, "longest", "answer_mean", "answer_longest"}. Raises DataError
     for rows that cannot be learnt from in one of their wordings, as training would."""
     renderer = Renderer.load(base, system=spec.system, user=spec.template, new_tokens=spec.new_tokens)
     pool = sft.pool_of(spec, SftInputs(dataset=dataset, base=base, general=general), renderer)
@@ -28,6 +28,7 @@ def reading(spec: SftSpec, dataset: Path, base: Path, general: Path | None) -> d
     sizes = [len(d.ids) for d in pool.documents]
     answers = [sum(d.trained) for d in pool.documents]
     return {
+        "steps": schedule.steps,
         "trained": trained,
         "mean": round(sum(sizes) / len(sizes), 3),
         "longest": max(sizes),
