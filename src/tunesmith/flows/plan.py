@@ -33,11 +33,12 @@ DATA_WORDS = {
 DATA_SECONDS = 1.0  # of a step over the rows, and so much more for each 1,000 of them:
 SECONDS_PER_1000 = {"audit": 1.0, "prepare": 0.6, "augment": 1.0, "label": 1.0}
 ARM_FIXED_SECONDS = {"majority": 0.2, "tfidf": 6.0, "lead": 0.2}
-# Tokens a second against training's, as the demo measured them on two CPU cores:
+# Tokens a second against training's, as the demo and, for texts and writing, examples/debian-domain.sh measured them:
 VALIDATING_SPEED = 3.0  # forward only, through training's own path
 ANSWERING_SPEED = 0.7  # with the probabilities of every label, in thin passes
 LABELS_SHARE = 0.25  # of the labels' tokens that pruned scoring still evaluates
-WRITTEN_COST = 3.0  # a token written costs as much as so many read
+WRITING_SPEED = 1.6  # a batch of answers at once
+WRITTEN_UNTAUGHT = 2.0  # times the length: a model that was not trained on the task does not know where to stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,9 +146,8 @@ def planned_step(journey: Journey, step: Step, training: dict[str, Any], speed: 
 def cost(journey: Journey, step: Step, training: dict[str, Any], speed: float) -> tuple[float | None, str]:
     dataset = journey.dataset
     if step.name == "train":
-        per_item = answer_tokens(journey, "tuned")
         rows = min(journey.context.settings.train.validation_rows, dataset["counts"]["validation"])
-        validating = journey.context.settings.train.validate_times * rows * per_item / (speed * VALIDATING_SPEED)
+        validating = journey.context.settings.train.validate_times * rows * validated_tokens(journey) / speed
         seconds = training["seconds"] + validating
         return seconds, f"{training['tokens']:,} tokens in {training['steps']} steps"
     if step.name.startswith("answer "):
@@ -157,7 +157,7 @@ def cost(journey: Journey, step: Step, training: dict[str, Any], speed: float) -
             return ARM_FIXED_SECONDS[arm], f"{rows} test rows"
         few = journey.context.settings.evaluate.few_shot
         tried = len(few.counts) * few.draws * min(few.rows, dataset["counts"]["validation"]) if arm == "few_shot" else 0
-        seconds = 3.0 + (rows + tried) * answer_tokens(journey, arm) / (speed * ANSWERING_SPEED)
+        seconds = 3.0 + (rows + tried) * answer_tokens(journey, arm) / speed
         words = f"{rows} test rows" + (f" after {tried} tries on validation rows" if tried else "")
         return seconds, words
     if step.name in DATA_WORDS:
@@ -166,14 +166,25 @@ def cost(journey: Journey, step: Step, training: dict[str, Any], speed: float) -
     return FIXED_SECONDS[step.name], ""
 
 
+def validated_tokens(journey: Journey) -> float:
+    """What validating one row costs, in tokens of training: its loss, and what it would answer."""
+    tokens = journey.dataset["tokens"]
+    if journey.context.task.kind == "classify":
+        return float(tokens["prompt"]["mean"] + tokens["answer"]["mean"]) / VALIDATING_SPEED
+    return answer_tokens(journey, "tuned")
+
+
 def answer_tokens(journey: Journey, arm: str) -> float:
-    """Tokens that one answer costs, reading and writing, the shared prefix apart."""
-    tokens, task = journey.dataset["tokens"], journey.context.task
-    own = tokens["prompt"]["mean"]
-    if task.kind != "classify":
-        return float(own + WRITTEN_COST * tokens["answer"]["mean"])
-    labels = len(journey.dataset["labels"]) * tokens["answer"]["mean"]
-    return float(own + tokens["answer"]["mean"] + (0 if arm == "tuned" else LABELS_SHARE * labels))
+    """What one answer costs, in tokens of training, the shared prefix apart."""
+    tokens, kind = journey.dataset["tokens"], journey.context.task.kind
+    own, answer = tokens["prompt"]["mean"], tokens["answer"]["mean"]
+    if kind == "classify":
+        labels = 0 if arm == "tuned" else LABELS_SHARE * len(journey.dataset["labels"]) * answer
+        return float(own + answer + labels) / ANSWERING_SPEED
+    if kind == "domain":  # held-out texts are scored, and nothing is written
+        return float(own + answer) / VALIDATING_SPEED
+    written = answer if arm == "tuned" else WRITTEN_UNTAUGHT * answer
+    return float(own / VALIDATING_SPEED + written / WRITING_SPEED)
 
 
 def timed_speed(journey: Journey, precision: str) -> float:

@@ -22,7 +22,7 @@ from tunesmith.flows.context import Context
 from tunesmith.flows.data_steps import is_domain
 from tunesmith.flows.journey import Journey
 from tunesmith.flows.matrix.cell import cell_steps, known, prepared, with_rows
-from tunesmith.flows.plan import ANSWERING_SPEED, VALIDATING_SPEED, answer_tokens
+from tunesmith.flows.plan import answer_tokens, validated_tokens
 from tunesmith.flows.steps import exec_for, method_spec, metrics
 from tunesmith.model.methods.spec import METHODS
 from tunesmith.train.stages import SftSpec
@@ -206,10 +206,9 @@ def forecast(cells: list[Cell], lora_speed: float) -> None:
         speed = last_speed(cell) or lora_speed * share(cell.spec)
         rows = journey.dataset["counts"]["validation"]
         tried = min(train.validation_rows, rows) * train.validate_times
-        own = answer_tokens(journey, "tuned")
-        training = START_S + cell.rows * cell.spec.epochs * each / speed + tried * own / (speed * VALIDATING_SPEED)
+        training = START_S + cell.rows * cell.spec.epochs * each / speed + tried * validated_tokens(journey) / speed
         beside = 1.0 if METHODS[cell.spec.method.kind].mergeable else BESIDE
-        answering = rows * own / (lora_speed * ANSWERING_SPEED * beside)
+        answering = rows * answer_tokens(journey, "tuned") / (lora_speed * beside)
         cell.seconds = (0.0 if cell.train else training, answering)
 
 
