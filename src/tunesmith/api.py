@@ -193,8 +193,8 @@ class Project:
         from tunesmith.flows.matrix.matrix import matrix
         from tunesmith.web.matrix import matrix_page
 
-        said = project_file.load(self.file.path).settings.train if self._overrides else self.file.settings.train
-        result = matrix(self.context, choose=choose, look=look, so_far=so_far, file_settings=said)
+        said = project_file.load(self.file.path) if self._overrides else self.file
+        result = matrix(self.context, choose=choose, look=look, so_far=so_far, file=said)
         path = self.root / MATRIX
         write_atomic(path, matrix_page(result.facts).encode("utf-8"))
         return replace(result, page=str(path))

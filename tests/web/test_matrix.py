@@ -39,7 +39,7 @@ def facts(**more: Any) -> dict[str, Any]:
         "higher_is_better": True, "confidence": 0.95, "n": 338, "clusters": 176, "not_judged": {"x": "2 rows"},
         "counts": {"train": 2903, "validation": 338, "test": 362}, "subset": 256, "seal": "a" * 64, "machine": "2 cores",
         "version": "1", "versions": "torch 2", "cells": cells, "why_none": "", "notes": [HOSTILE], "seconds": 1.0,
-        "chosen": {"name": "best", "on": "all", "rule": "the best itself", "set": ["train.lr=0.001"]}, "look": look, **more,
+        "chosen": {"name": "best", "on": "all", "rule": "the best itself", "set": ["train.lr=0.001"], "go_on": "tunesmith run --set train.lr=0.001"}, "look": look, **more,
     }  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from tests.small import make_project
 from tunesmith.api import Project
 from tunesmith.cli.app import run as cli
+from tunesmith.core import project_file
 from tunesmith.core.canonical import plain, read_json
 from tunesmith.core.errors import InputError, ProjectFileError
 from tunesmith.data.stages import SubsetSpec
@@ -125,6 +127,19 @@ def test_one_look_is_recorded_and_a_second_one_is_counted_and_said(tmp_path: Pat
     chosen = next(c for c in other.facts["cells"] if (c["name"], c["on"]) == ("again", "all"))
     trained = asked.train()
     assert trained.reused and trained.id == chosen["train_run"]
+
+
+def test_the_command_that_goes_on_names_the_file_and_every_override(tmp_path: Path, tiny_llama: Path) -> None:
+    folder = make(tmp_path / "news", tiny_llama, MATRIX.replace("[lora, tokens]", "[lora, again]"))
+    (folder / "tunesmith.yaml").rename(folder / "other.yaml")
+    overrides = ["evaluate.max_new_tokens=9", "train.seed=3"]
+    project = Project.open(folder / "other.yaml", overrides)
+    result = matrix(project.context, choose="again", measure=here, file=project_file.load(folder / "other.yaml"))
+    command = shlex.split(result.facts["chosen"]["go_on"])
+    assert command[:4] == ["tunesmith", "run", "--project", "other.yaml"]
+    words = command[5::2]
+    assert {*overrides, "train.epochs=1.0"} == set(words)
+    assert Project.open(folder / "other.yaml", words).evaluate().reused
 
 
 def test_a_cell_that_fails_is_recorded_and_the_others_go_on(tmp_path: Path, tiny_llama: Path) -> None:

@@ -14,7 +14,7 @@ from tunesmith.core import matrix_cells
 from tunesmith.core.canonical import read_json
 from tunesmith.core.errors import InputError
 from tunesmith.core.goals import did_you_mean
-from tunesmith.core.settings import TrainSettings
+from tunesmith.core.project_file import FILE_NAME, ProjectFile
 from tunesmith.core.stage import Clock
 from tunesmith.data.stages import SubsetSpec
 from tunesmith.evaluate.stages import CELLS, CellsSpec
@@ -23,7 +23,7 @@ from tunesmith.flows.matrix.apart import CellFailed, measured_apart
 from tunesmith.flows.matrix.cell import CellRuns
 from tunesmith.flows.matrix.facts import cell_facts, look_facts, page_facts, tuned_looks
 from tunesmith.flows.matrix.plan import Cell, cells_with, metric_of, resolve
-from tunesmith.flows.matrix.words import CHEAPEST, matrix_words, set_words
+from tunesmith.flows.matrix.words import CHEAPEST, go_on_words, matrix_words, set_words
 from tunesmith.flows.run import walk
 from tunesmith.ledger.execute import Inputs, execute
 
@@ -56,11 +56,11 @@ def matrix(
     look: bool = True,
     so_far: bool = False,
     measure: Measure = measured_apart,
-    file_settings: TrainSettings | None = None,
+    file: ProjectFile | None = None,
 ) -> MatrixResult:
     """`choose`: a cell in place of the rule. `look`: go on to the test set with the chosen one. `so_far`: compare what
-    is done, train nothing and choose nothing. `file_settings`: the project file's `train`, against which the chosen
-    settings are said as --set words."""
+    is done, train nothing and choose nothing. `file`: the project file as it stands, against which the chosen settings
+    are said as --set words; without it, the context's own settings."""
     clock = Clock()
     if so_far and choose is not None:
         raise InputError(
@@ -84,17 +84,24 @@ def matrix(
     if chosen is not None and look:
         seen = looked_at(context, chosen)
     facts = page_facts(context, cells, shown, comparisons)
-    words = set_words(file_settings or context.settings.train, chosen.journey.context.settings.train) if chosen else []
     return MatrixResult(
         facts={
             **facts,
-            "chosen": chosen and {"name": chosen.name, "on": chosen.on, "rule": rule, "set": words},
+            "chosen": going_on(context, chosen, rule, file) if chosen else None,
             "why_none": "" if chosen else rule,
             "look": seen,
             "notes": notes,
             "seconds": round(clock.seconds, 1),
         }
     )
+
+
+def going_on(context: Context, chosen: Cell, rule: str, file: ProjectFile | None) -> dict[str, Any]:
+    """What was chosen, and the command that goes on with it."""
+    said = file.settings if file else context.settings
+    words = set_words(said, context.settings, chosen.journey.context.settings.train)
+    command = go_on_words(file.path.name if file else FILE_NAME, words)
+    return {"name": chosen.name, "on": chosen.on, "rule": rule, "set": words, "go_on": command}
 
 
 def done_of(cells: Sequence[Cell]) -> tuple[list[Cell], str]:

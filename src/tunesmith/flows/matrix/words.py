@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from tunesmith.core.settings import TrainSettings
+from tunesmith.core.project_file import FILE_NAME
+from tunesmith.core.settings import Settings, TrainSettings
 
 CHEAPEST = {
     "trained_weights": "the fewest trained weights",
@@ -47,8 +48,7 @@ def matrix_words(facts: Mapping[str, Any]) -> str:
             lines.append(f"  {look['metric']} {score['value']:.3f} ({score['low']:.3f} – {score['high']:.3f})")
         lines += [f"  {g['goal']}: {g['because']}" for g in look["goals"]]
         lines.append(f"  {looks_words(look)}")
-    words = " ".join(f"--set {shlex.quote(w)}" for w in chosen["set"])
-    lines.append(f"next:  tunesmith run{' ' + words if words else ''}   (trained and answered already)")
+    lines.append(f"next:  {chosen['go_on']}   (trained and answered already)")
     return "\n".join(lines)
 
 
@@ -94,10 +94,17 @@ def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def set_words(file: TrainSettings, chosen: TrainSettings) -> list[str]:
-    """What differs between the project file's `train` and the chosen settings: "train.lr=0.001"."""
-    before = dict(_leaves(file, "train."))
-    return [f"{key}={_yaml(value)}" for key, value in _leaves(chosen, "train.") if before[key] != value]
+def set_words(file: Settings, now: Settings, chosen: TrainSettings) -> list[str]:
+    """What differs between the project file and the chosen cell, as this run overrides it: "train.lr=0.001"."""
+    before = dict(_leaves(file, ""))
+    after = _leaves(now.model_copy(update={"train": chosen, "matrix": file.matrix}), "")
+    return [f"{key}={_yaml(value)}" for key, value in after if before[key] != value]
+
+
+def go_on_words(file: str, words: list[str]) -> str:
+    """The command that goes on with what was chosen, in the project's folder."""
+    named = [] if file == FILE_NAME else ["--project", file]
+    return shlex.join(["tunesmith", "run", *named, *(part for word in words for part in ("--set", word))])
 
 
 def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
