@@ -22,6 +22,7 @@ from tunesmith.model.load import load_base, load_tuned
 from tunesmith.model.text_scores import score_texts
 from tunesmith.model.windows import borders, text_windows
 from tunesmith.text.render import Renderer
+from tunesmith.train import forward
 from tunesmith.train.forward import PlainForward
 from tunesmith.train.packing import TokenSchedule
 
@@ -129,6 +130,23 @@ def test_micro_batches_do_not_change_the_weights(tmp_path: Path, texts: Path, ti
     one = adapt(tmp_path / "one", texts, tiny_llama, exec=Exec(micro_batch_tokens=64, threads=1))
     all_ = adapt(tmp_path / "all", texts, tiny_llama, exec=Exec(micro_batch_tokens=100_000, threads=1))
     assert data.max_difference(one, all_) < 1e-5
+
+
+def test_a_validation_that_memory_does_not_hold_takes_smaller_batches(
+    tmp_path: Path, texts: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = adapt(tmp_path / "whole", texts, tiny_llama)
+    real, refused = forward.FlatForward.nll_sum, []
+
+    def tight(self: object, documents: list, *, step: int | None) -> torch.Tensor:
+        if step is None and sum(len(d.ids) for d in documents) > 100:
+            refused.append(documents)
+            raise torch.OutOfMemoryError("made up")
+        return real(self, documents, step=step)
+
+    monkeypatch.setattr(forward.FlatForward, "nll_sum", tight)
+    work = adapt(tmp_path / "tight", texts, tiny_llama)
+    assert refused and work.summary["best"] == pytest.approx(whole.summary["best"], abs=1e-5)
 
 
 def test_the_order_of_rows_in_the_files_changes_nothing(tmp_path: Path, general: Path, tiny_llama: Path) -> None:

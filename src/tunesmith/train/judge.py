@@ -19,20 +19,13 @@ from tunesmith.train.learner import Learner
 
 
 class Validates(Protocol):
-    """The rows that every validation of a training scores."""
+    """The rows that every validation of a training scores: validate.py's and domain.py's `Validation`."""
 
-    @property
-    def documents(self) -> Sequence[Document]: ...
+    documents: Sequence[Document]
+    metric: str  # that chooses the best; empty: the loss does
+    higher_is_better: bool
 
-    @property
-    def metric(self) -> str:
-        """That chooses the best; empty: the loss does."""
-
-    @property
-    def higher_is_better(self) -> bool: ...
-
-    def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:
-        """{"validation_loss": nats a token, <metric>: value, ...}; `max_tokens` bounds one forward pass."""
+    def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +52,8 @@ class Judge:
                 outcome |= self.forgetting.read(at.step, model, forward, max_tokens=tokens)
             outcome = learner.world.same(outcome)
             allowed = self.forgetting is None or self.forgetting.within(at.step)
-            value, better = outcome.get(validation.metric), validation.higher_is_better
+            value = outcome[validation.metric] if validation.metric else None
+            better = validation.higher_is_better
             at = at.after(outcome["validation_loss"], value, better, allowed=allowed)
             self.keeper.hold(at)
         self.work.log(step=at.step, **outcome)

@@ -75,9 +75,9 @@ class Validation:
                 where="validation.jsonl",
                 fix="--set data.split.validation=0.1",
             )
-        self.documents = render_rows(self._rows, renderer, spec.max_tokens)
+        self.documents: Sequence[Document] = render_rows(self._rows, renderer, spec.max_tokens)
         self._labels: list[str] = read_json(dataset / "dataset.json")["labels"]
-        self.metric = spec.metric
+        self.metric: str = spec.metric
         self.higher_is_better = not spec.metric or METRICS[spec.metric].higher_is_better
 
     def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:

@@ -10,7 +10,6 @@ from typing import Any
 from tunesmith.core.canonical import content_id, plain
 from tunesmith.flows import auto
 from tunesmith.flows.journey import Journey
-from tunesmith.train.replay import REPLAY
 from tunesmith.train.stages import SftSpec
 
 READ_BY = (  # the values of a spec that the count depends on
@@ -21,12 +20,10 @@ READ_BY = (  # the values of a spec that the count depends on
 
 def as_trained(journey: Journey, spec: Any, inputs: dict[str, Any], *, count: bool) -> dict[str, Any]:
     """dataset.json with `tokens` as this training reads them, all of them in `tokens.trained`, and its steps in
-    `tokens.steps`. As `prepare` counted where that is the same, for texts, where general data of the mixture is not
-    prepared yet, and where nothing is remembered and `count` is off. Raises DataError for rows that training would refuse."""
+    `tokens.steps`. As `prepare` counted where that is the same, for texts, and where nothing is remembered and `count`
+    is off. Raises DataError for rows that training would refuse."""
     dataset = journey.dataset
     if not isinstance(spec, SftSpec) or not _differs(spec):
-        return dataset
-    if REPLAY in dict(spec.mixture) and inputs.get("general") is None:
         return dataset
     context, ledger = journey.context, journey.context.ledger
     values = {name: plain(spec)[name] for name in READ_BY}

@@ -156,7 +156,7 @@ class Validation:
 
     def __init__(self, spec: DomainSpec, dataset: Path, renderer: Renderer):
         rows = chosen_rows(read_rows(dataset / "validation.jsonl"), spec.validation_rows, spec.seed)
-        self.documents = probe_documents(rows, renderer, spec.max_tokens)
+        self.documents: Sequence[Document] = probe_documents(rows, renderer, spec.max_tokens)
         if not self.documents:
             raise DataError(
                 "no validation texts, so the best checkpoint could not be chosen",
@@ -165,7 +165,8 @@ class Validation:
             )
         self._bytes = sum(len(r.target.encode()) for r in rows)
         self._tokens = sum(d.supervised for d in self.documents)
-        self.metric, self.higher_is_better = spec.metric, False
+        self.metric: str = spec.metric
+        self.higher_is_better = False
 
     def run(self, model: Any, forward: Forward, max_tokens: int) -> dict[str, float]:
         """{"validation_loss": nats a token, "bits_per_byte", "perplexity"}, as evaluation would measure them."""
