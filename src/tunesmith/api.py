@@ -384,26 +384,23 @@ class Project:
 
     def adapters(self) -> list[dict[str, Any]]:
         """The adapters of this project's running server."""
-        from tunesmith.serve import admin
-
-        answer: list[dict[str, Any]] = admin.ask(admin.running(self.root / STATE / admin.FILE), "GET")["data"]
+        answer: list[dict[str, Any]] = self._ask_server("GET")["data"]
         return answer
 
     def add_adapter(self, name: str, place: str) -> dict[str, Any]:
         """Put an adapter on the running server's base, or replace the one of this name; nothing is reloaded."""
-        from tunesmith.serve import admin
-
-        answer: dict[str, Any] = admin.ask(
-            admin.running(self.root / STATE / admin.FILE), "PUT", name, {"source": place}
-        )
+        answer: dict[str, Any] = self._ask_server("PUT", name, {"source": place})
         return answer
 
     def remove_adapter(self, name: str) -> dict[str, Any]:
         """Take it off; requests under way are finished first."""
-        from tunesmith.serve import admin
-
-        answer: dict[str, Any] = admin.ask(admin.running(self.root / STATE / admin.FILE), "DELETE", name)
+        answer: dict[str, Any] = self._ask_server("DELETE", name)
         return answer
+
+    def _ask_server(self, method: str, name: str = "", body: dict[str, Any] | None = None) -> Any:
+        from tunesmith.serve import running
+
+        return running.ask(running.find(self.root / STATE / running.FILE), method, name, body)
 
     # Looking things up
 

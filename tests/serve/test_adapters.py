@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -22,7 +24,7 @@ from tests.tiny import make_tiny
 from tunesmith.core.errors import InputError, ModelError
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.model.several import Several
-from tunesmith.serve import admin
+from tunesmith.serve import running as server_of
 from tunesmith.serve.adapters import load_together
 from tunesmith.serve.ask import ask
 from tunesmith.serve.bundle import LoadedBundle
@@ -212,10 +214,10 @@ def test_a_shared_start_is_merged_once(base: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def served(start: Start, places: Places, tmp_path: Path) -> Iterator[tuple[Any, admin.Running]]:
+def served(start: Start, places: Places, tmp_path: Path) -> Iterator[tuple[Any, server_of.Running]]:
     bundles = load_together({n: places[n] for n in ("tickets", "summaries")})
     live = start(bundles, token="a-token-for-clients-only", bring=lambda place: (Path(place), places["news"][1]))
-    yield live, admin.Running(url=live.base, token=live.app.state.admin)
+    yield live, server_of.Running(url=live.base, token=live.app.state.admin)
 
 
 def said(live: Any, model: str, text: str = "Der Ball ist rund") -> str:
@@ -225,14 +227,14 @@ def said(live: Any, model: str, text: str = "Der Ball ist rund") -> str:
 
 
 def test_adapters_are_added_replaced_and_removed_while_it_answers(
-    served: tuple[Any, admin.Running], places: Places
+    served: tuple[Any, server_of.Running], places: Places
 ) -> None:
     live, server = served
     client = live.client("a-token-for-clients-only")
     assert {"tickets", "tickets:generate", "summaries"} == {m.id for m in client.models.list()}
     before = {n: said(live, n) for n in ("tickets", "summaries")}
     assert before["tickets"] in LABELS
-    added = admin.ask(server, "PUT", "news", {"source": str(places["news"][0])})
+    added = server_of.ask(server, "PUT", "news", {"source": str(places["news"][0])})
     assert added["kind"] == "classify" and said(live, "news") in OTHER_LABELS
     assert {n: said(live, n) for n in before} == before
 
@@ -245,8 +247,8 @@ def test_adapters_are_added_replaced_and_removed_while_it_answers(
         stream=True,
     )
     first = next(iter(stream))
-    admin.ask(server, "PUT", "summaries", {"source": str(places["chat"][0])})
-    old = next(t for t in admin.ask(server, "GET")["data"] if t["name"] == "summaries")
+    server_of.ask(server, "PUT", "summaries", {"source": str(places["chat"][0])})
+    old = next(t for t in server_of.ask(server, "GET")["data"] if t["name"] == "summaries")
     several = next(s for s in live.app.state.served.values()).bundle.several
     assert len(several.names) == 4  # the replaced one still answers
     assert said(live, "summaries") != before["summaries"]
@@ -260,31 +262,33 @@ def test_adapters_are_added_replaced_and_removed_while_it_answers(
     assert {t["bundle"] for t in aborted} == {LoadedBundle.load(*places["summaries"]).id, old["bundle"]}
     assert len({t["bundle"] for t in aborted}) == 2
 
-    admin.ask(server, "DELETE", "news")
+    server_of.ask(server, "DELETE", "news")
     assert "news" not in {m.id for m in client.models.list()}
     page = urllib.request.Request(f"{live.base}/metrics", headers={"Authorization": "Bearer a-token-for-clients-only"})
     assert 'model="news"' in urllib.request.urlopen(page).read().decode()
 
 
-def test_a_refused_adapter_changes_nothing(served: tuple[Any, admin.Running], places: Places, tmp_path: Path) -> None:
+def test_a_refused_adapter_changes_nothing(
+    served: tuple[Any, server_of.Running], places: Places, tmp_path: Path
+) -> None:
     live, server = served
     before = said(live, "summaries")
     bottleneck = add_bundle(tmp_path / "b", places["news"][1], HOULSBY)
     for source, why in ((str(bottleneck), "already holds lora"), (str(tmp_path / "none"), "not a bundle")):
         with pytest.raises(InputError, match=why):
-            admin.ask(server, "PUT", "summaries", {"source": source})
+            server_of.ask(server, "PUT", "summaries", {"source": source})
     with pytest.raises(InputError, match="is no adapter here"):
-        admin.ask(server, "DELETE", "nobody")
+        server_of.ask(server, "DELETE", "nobody")
     with pytest.raises(InputError, match="is no name for a model"):
-        admin.ask(server, "PUT", "a b", {"source": str(places["news"][0])})
+        server_of.ask(server, "PUT", "a b", {"source": str(places["news"][0])})
     assert said(live, "summaries") == before
-    admin.ask(server, "DELETE", "tickets")
+    server_of.ask(server, "DELETE", "tickets")
     with pytest.raises(InputError, match="the last adapter"):
-        admin.ask(server, "DELETE", "summaries")
+        server_of.ask(server, "DELETE", "summaries")
 
 
 @pytest.mark.parametrize("token", [None, "a-token-for-clients-only", "wrong"])
-def test_only_the_owner_changes_adapters(served: tuple[Any, admin.Running], token: str | None) -> None:
+def test_only_the_owner_changes_adapters(served: tuple[Any, server_of.Running], token: str | None) -> None:
     live, _ = served
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     for method, path in (("GET", ""), ("PUT", "/x"), ("DELETE", "/tickets")):
@@ -295,14 +299,14 @@ def test_only_the_owner_changes_adapters(served: tuple[Any, admin.Running], toke
 
 
 def test_where_the_server_is_can_be_read_by_its_owner_alone(tmp_path: Path) -> None:
-    file = tmp_path / admin.FILE
+    file = tmp_path / server_of.FILE
     with pytest.raises(InputError, match="no server of this project is running"):
-        admin.running(file)
-    with admin.announced(file, "http://127.0.0.1:1", "secret"):
+        server_of.find(file)
+    with server_of.announced(file, "http://127.0.0.1:1", "secret"):
         assert file.stat().st_mode & 0o777 == 0o600
-        assert admin.running(file).token == "secret"
+        assert server_of.find(file).token == "secret"
         with pytest.raises(InputError, match="does not answer"):
-            admin.ask(admin.running(file), "GET")
+            server_of.ask(server_of.find(file), "GET")
     assert not file.exists()
 
 
@@ -340,3 +344,8 @@ def test_turns_are_fair_where_adapters_cannot_be_mixed(base: Path, tmp_path: Pat
     engine.scheduler.submit([one.job])
     assert answer == one.text()
     assert engine.stop(drain_s=10)
+
+
+def test_whoever_changes_adapters_waits_for_no_model_library() -> None:
+    code = "import sys, tunesmith.api, tunesmith.serve.running; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

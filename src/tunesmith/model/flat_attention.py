@@ -1,8 +1,8 @@
 """Causal attention of one packed row, in blocks of queries that are multiplied with no key behind them.
 
 Half of the scores of a causal product are thrown away, and what is left of a long document does not fit the cache:
-taken whole, documents of 395 tokens cost 1.7 times as much as here, and torch's own fused kernel 1.5 times, forward and
-backward (SmolLM2-135M's heads, fp32; benchmarks/LOG.md). Up to KEPT_KEYS keys the backward reads the probabilities
+taken whole, documents of 395 tokens cost 1.9 times as much as here, and torch's own fused kernel 1.4 times, forward and
+backward (SmolLM2-135M's heads, fp32; benchmarks/attention.py). Up to KEPT_KEYS keys the backward reads the probabilities
 that the forward kept; beyond, it makes them again, so that memory grows with the length and not with its square.
 
 Shapes: T rows of one packed row, B documents of n tokens behind a prefix of P, H query heads, K key heads, D head size.

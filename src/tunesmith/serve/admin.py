@@ -7,17 +7,13 @@ The routes ask for a token of their own, made for each run and written where onl
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
-import msgspec
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
-from tunesmith.core.canonical import canonical_json, read_json, write_atomic
 from tunesmith.core.errors import InputError, TunesmithError
 from tunesmith.http.gatekeeper import Admit, bearer
 from tunesmith.http.log import log
@@ -25,22 +21,14 @@ from tunesmith.http.refused import Refused
 from tunesmith.serve.adapters import Place, check_name, read_beside
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.exchange import Served
+from tunesmith.serve.running import ROUTE
 from tunesmith.serve.wire import Body, Name
 
-ROUTE = "/adapters"
-FILE = "serving.json"  # in the project's state: where the running server is, and the token of these routes
 POLL_S = 0.02
 
 
 class Source(Body):
     source: Name  # a project's folder, FOLDER@BUNDLE, or a bundle's id or folder
-
-
-class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A server that runs, as its project's state folder says."""
-
-    url: str
-    token: str
 
 
 class Roster:
@@ -156,51 +144,3 @@ def guarded(everywhere: Admit, admin_token: str) -> Admit:
         (admin if scope["path"] == ROUTE or scope["path"].startswith(ROUTE + "/") else everywhere)(scope, headers)
 
     return admit
-
-
-@contextlib.contextmanager
-def announced(file: Path | None, url: str, token: str) -> Iterator[None]:
-    """Inside, the file says where the server is and how to change its adapters; readable by its owner alone."""
-    if file is None:
-        yield
-        return
-    write_atomic(file, b"")
-    file.chmod(0o600)
-    file.write_bytes(canonical_json({"url": url, "token": token}) + b"\n")
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            if read_json(file, Running).token == token:  # not another server's
-                file.unlink()
-
-
-def running(file: Path) -> Running:
-    """Raises InputError where no server runs."""
-    try:
-        return read_json(file, Running)
-    except (OSError, ValueError) as e:
-        raise InputError("no server of this project is running", fix="tunesmith serve --adapter NAME=PLACE") from e
-
-
-def ask(server: Running, method: str, path: str = "", body: dict[str, Any] | None = None) -> Any:
-    """One request to the server's adapters. Raises InputError with its reason, or where it does not answer."""
-    import http.client
-    import json
-    from urllib.parse import quote, urlsplit
-
-    at = urlsplit(server.url)
-    connection = http.client.HTTPConnection(at.hostname or "127.0.0.1", at.port or 80, timeout=600)
-    headers = {"Authorization": f"Bearer {server.token}", "Content-Type": "application/json"}
-    try:
-        target = ROUTE + (f"/{quote(path, safe='')}" if path else "")
-        connection.request(method, target, json.dumps(body) if body is not None else None, headers)
-        answer = connection.getresponse()
-        said = json.loads(answer.read())
-    except (OSError, ValueError, http.client.HTTPException) as e:
-        raise InputError(f"the server does not answer: {e}", where=server.url, fix="tunesmith serve") from e
-    finally:
-        connection.close()
-    if answer.status != 200:
-        raise InputError(str(said.get("error", {}).get("message", said)), where=server.url)
-    return said

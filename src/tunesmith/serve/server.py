@@ -32,12 +32,13 @@ from tunesmith.http.listening import Server, address, hosts_for, is_loopback, li
 from tunesmith.http.log import log_to_stderr
 from tunesmith.http.refused import Refused
 from tunesmith.serve.adapters import Place
-from tunesmith.serve.admin import Roster, add_admin_routes, announced, guarded
+from tunesmith.serve.admin import Roster, add_admin_routes, guarded
 from tunesmith.serve.bundle import LoadedBundle
 from tunesmith.serve.engine import Engine
 from tunesmith.serve.exchange import Desk, Served
 from tunesmith.serve.observe import Observer
 from tunesmith.serve.routes import add_routes
+from tunesmith.serve.running import announced
 from tunesmith.serve.wire import invalid
 
 DRAIN_S = 30  # for running answers after SIGTERM
@@ -191,7 +192,7 @@ def load_and_serve(
 ) -> None:
     """The whole of `tunesmith serve`: take the port, then load, then answer until stopped.
 
-    `bring` and `announce` as in create_app and admin.announced: where adapters are changed from.
+    `bring` and `announce` as in create_app and running.announced: where adapters are changed from.
     Raises Busy for a port in use, InputError for a token that protects nothing, and what `load` raises.
     """
     token = token_for(host, environment)
