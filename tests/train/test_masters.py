@@ -36,6 +36,21 @@ def test_what_is_not_finite_stays_so() -> None:
     assert got[0] == float("inf") and got[1] == float("-inf") and bool(got[2].isnan())
 
 
+@pytest.mark.parametrize("shape", [(7, 5), (13,), ()])
+def test_a_weight_rounded_in_parts_is_the_same_as_at_once(
+    monkeypatch: pytest.MonkeyPatch, shape: tuple[int, ...]
+) -> None:
+    values = torch.randn(shape)
+    found = []
+    for together in (1 << 20, 4, 1):
+        monkeypatch.setattr(masters, "ROUNDED_TOGETHER", together)
+        weight = torch.zeros(shape, dtype=torch.bfloat16)
+        masters.round_into(weight, values, masters.generator(values.device, 0, "w", 0))
+        found.append(weight)
+    assert torch.equal(found[0], masters.stochastic(values, masters.generator(values.device, 0, "w", 0)))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
 @pytest.mark.parametrize("master", ["fp32", "stochastic"])
 def test_small_steps_are_not_lost(master: masters.Master) -> None:
     """A hundred steps of a tenth of the distance between two bf16 numbers; rounding to nearest would lose them all."""

@@ -159,6 +159,7 @@ def training_memory(
         master=spec.master,
         device=device,
         new_tokens=len(spec.new_tokens),
+        glibc=machine.heap_is_glibc(),
     )
 
 

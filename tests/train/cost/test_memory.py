@@ -9,7 +9,7 @@ import pytest
 
 from tunesmith.core.stage import Exec
 from tunesmith.model.methods.spec import MethodSpec
-from tunesmith.train.cost import ranking
+from tunesmith.train.cost import machine, ranking
 from tunesmith.train.cost.memory import Load, Memory, load_of, memory
 from tunesmith.train.cost.skeleton import Skeleton, skeleton_of
 from tunesmith.train.cost.work import flops_per_token
@@ -65,15 +65,41 @@ def test_gradients_take_the_place_of_activations_unless_a_second_micro_batch_mee
     assert shared.parts["gradients"] == 4 * llama.count - shared.parts["activations"] > 0
 
 
-def test_bf16_weights_take_the_plain_path_and_one_weight_more_while_it_is_rounded(llama: Skeleton) -> None:
+def test_bf16_weights_take_the_plain_path_and_a_copy_of_one_while_it_is_stepped(llama: Skeleton) -> None:
     load = Load(rows=1, tokens=64, answers=8, all_rows=1, all_tokens=64)
     values: dict[str, Any] = {"precision": "bf16", "optimizer": "adamw", "trained_in": "bf16"}
     chance, copies = (memory(LLAMA_8B, llama, FULL, load, master=m, **values) for m in ("stochastic", "fp32"))
     assert chance.path == copies.path == "plain"
     assert chance.parts["weights"] == copies.parts["weights"] == 2 * llama.count
     largest = 128256 * 4096
-    assert chance.parts["optimizer"] == 8 * llama.count + 18 * largest
+    assert chance.parts["optimizer"] == 8 * llama.count + 4 * largest
     assert copies.parts["optimizer"] == 12 * llama.count
+
+
+def test_an_optimizer_that_widens_a_weight_is_counted_for_the_largest(llama: Skeleton) -> None:
+    adamw, factor = (counted(llama, FULL, o).parts["optimizer"] for o in ("adamw", "adafactor"))
+    largest = 128256 * 4096
+    assert adamw == 8 * llama.count
+    assert factor == pytest.approx(0.1 * llama.count + 8 * largest)
+    assert counted(llama, LORA, "adafactor").parts["optimizer"] < largest
+
+
+def test_holes_are_those_of_glibc_between_the_inputs_that_checkpointing_keeps(llama: Skeleton) -> None:
+    load = Load(rows=1, tokens=512, answers=8, all_rows=1, all_tokens=512)
+    values: dict[str, Any] = {"precision": "fp32", "optimizer": "adamw"}
+    plain = memory(LLAMA_8B, llama, replace(LORA, dropout=0.1), load, **values)
+    assert plain.path == "plain" and plain.parts["holes"] == 0
+    twice, other = (memory(LLAMA_8B, llama, LORA, load, checkpointing=True, glibc=g, **values) for g in (True, False))
+    assert other.parts["holes"] == 0 and other.total < twice.total
+    assert 0 < twice.parts["holes"] < plain.parts["activations"]
+    assert "holes" not in memory(LLAMA_8B, llama, LORA, load, checkpointing=True, device="cuda", **values).parts
+
+
+def test_another_allocator_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    assert machine.heap_is_glibc()
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4")
+    assert not machine.heap_is_glibc()
 
 
 def test_a_quantized_base_takes_about_half_a_byte_a_weight(llama: Skeleton) -> None:

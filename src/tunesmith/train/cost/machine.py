@@ -8,6 +8,7 @@ from pathlib import Path
 
 MIB = 2**20
 RAPL = Path("/sys/class/powercap")
+OTHER_HEAPS = ("tcmalloc", "mimalloc", "jemalloc")
 NVIDIA = Path("/proc/driver/nvidia/gpus")  # as NVIDIA's driver lists what it drives
 
 
@@ -25,6 +26,11 @@ def free_bytes() -> int:
     except OSError:
         pass  # not Linux, or no container: the first figure stands
     return free
+
+
+def heap_is_glibc() -> bool:
+    """Unless another allocator was put before it, which this process and those it starts then have."""
+    return not any(name in os.environ.get("LD_PRELOAD", "") for name in OTHER_HEAPS)
 
 
 def on_gpu(device: str) -> bool:

@@ -6,28 +6,33 @@ file         of the weights' file, what is in memory beside copies of its weight
 trained      the method's own weights, fp32
 gradients    of the trained weights, fp32; where a step is one micro-batch, what they take beyond the activations, since
              the backward frees these as it makes those
-optimizer    what it remembers of each trained weight
+optimizer    what it remembers of each trained weight, and what it makes of the largest one while it steps that
 activations  what the backward keeps of the largest micro-batch, and the widest layer's own passing buffers
 logits       at the supervised places, which alone have any, and their gradient
 rows         the examples as token ids
+holes        of glibc's heap on a CPU: what it has free between blocks that are kept, and can neither use nor return
 program      the interpreter, torch and transformers
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tunesmith.model.methods.spec import MethodSpec
 from tunesmith.train.cost import counting
 from tunesmith.train.cost.skeleton import FLAT, Skeleton
 from tunesmith.train.optimizers.names import OPTIMIZERS
 
+if TYPE_CHECKING:
+    from tunesmith.train.cost.saved import Saved
+
 KEPT_KEYS, BLOCK, TOGETHER = 512, 64, 128  # as in model/flat_attention.py and flat_layout.py, which load torch
 LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/losses.py
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HEAP = 1.15  # what the flat path's activations take of the heap, over their own bytes: blocks free and not given back
-ROUNDED_BYTES = 18  # of one weight's number while it is rounded by chance: copy, noise, sum and result in 32 bits, bf16
+COPIED_BYTES = 4  # of a bf16 weight's number while an optimizer steps a copy of it
+HOLES = 0.68  # of what a layer's forward makes: benchmarks/planner.py with and without another allocator
 ROW_BYTES, TOKEN_BYTES = 2_000, 45  # an example in Python: its texts; an id, a flag and their places
 PROGRAM = {"cpu": 520 << 20, "cuda": 800 << 20}  # on a GPU: its context and the libraries' work space
 UNSURE = {
@@ -125,9 +130,11 @@ def memory(
     master: str = "fp32",
     device: str = "cpu",
     new_tokens: int = 0,
+    glibc: bool = True,
 ) -> Memory:
     """Of a training's peak. `noisy`: NEFTune is on. `trained_in`: of full fine-tuning, and whether bf16 weights have a
-    `master` copy in fp32 or steps rounded by chance. Raises InputError for a method the architecture cannot take."""
+    `master` copy in fp32 or steps rounded by chance. `glibc`: of a CPU, that its heap is glibc's. Raises InputError for
+    a method the architecture cannot take."""
     full = method.kind == "full"
     rows = counting.new_rows(skeleton, new_tokens)
     trained = counting.trained_count(skeleton, method) + rows
@@ -136,12 +143,17 @@ def memory(
         skeleton, method, noisy=noisy, checkpointing=checkpointing, trained_in=trained_in, new_tokens=new_tokens
     )
     flat = path == "flat"
+    passing = OPTIMIZERS[optimizer].passing + (COPIED_BYTES if trained_in == "bf16" and master == "stochastic" else 0)
+    holes = 0
     if flat:
         activations, logits = _flat(skeleton, method, load, 4 if precision == "fp32" else 2)
     else:
         autocast = full and precision == "bf16" and trained_in == "fp32"
         kept_in = trained_in if full else precision
-        activations, logits = _plain(config, skeleton, method, load, kept_in, autocast, checkpointing)
+        one = _saved(config, skeleton, method, load, kept_in, autocast)
+        activations, logits = _plain(skeleton, method, load, kept_in, one, checkpointing)
+        if device == "cpu" and glibc:
+            holes = _holes(skeleton, method, one, trained, bool(checkpointing), full and trained_in == "bf16")
     activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
     parts = {
         "weights": counting.base_bytes(skeleton, method, each)
@@ -150,15 +162,15 @@ def memory(
         "trained": 0 if full else 4 * trained,
         "gradients": max(0, 4 * trained - activations) if load.whole_step else 4 * trained,
         "optimizer": round(OPTIMIZERS[optimizer].bytes_each * trained)
-        + (4 * trained if full and trained_in == "bf16" and master == "fp32" else 0),
+        + (4 * trained if full and trained_in == "bf16" and master == "fp32" else 0)
+        + (passing * max(skeleton.weights.values()) if full else 0),
         "activations": activations,
         "logits": logits,
         "rows": load.all_rows * ROW_BYTES + load.all_tokens * TOKEN_BYTES if device == "cpu" else 0,
         "program": PROGRAM[device],
     }
-    if full and trained_in == "bf16" and master == "stochastic":
-        parts["optimizer"] += ROUNDED_BYTES * max(skeleton.weights.values())
     if device == "cpu":
+        parts["holes"] = holes
         held = sum(v for n, v in parts.items() if n not in ("weights", "program", "trained"))
         parts["file"] = _file(config, skeleton, method, path, each, held)
     unsure = max(UNSURE[device], UNSURE_BF16_WEIGHTS if full and trained_in == "bf16" else 0.0)
@@ -209,9 +221,7 @@ def _flat(s: Skeleton, method: MethodSpec, load: Load, size: int) -> tuple[int, 
     layers = trained_layers(s, method)
     rows = min(LOGIT_ROWS, load.rows * load.answers)
     logits = rows * s.vocabulary * (4 + 2 * size) + 8 * load.rows * load.answers * s.hidden
-    if method.kind == "full" and method.train_layers == "all":
-        logits += 4 * s.vocabulary * s.hidden  # the head's gradient, before it joins that of the embeddings
-    return load.padded * (layers * kept + passing), logits
+    return load.padded * (layers * kept + passing), logits + _head_gradient(s, method)
 
 
 def trained_layers(s: Skeleton, method: MethodSpec) -> int:
@@ -221,28 +231,43 @@ def trained_layers(s: Skeleton, method: MethodSpec) -> int:
     return s.layers
 
 
-def _plain(
-    config: dict[str, Any],
-    s: Skeleton,
-    method: MethodSpec,
-    load: Load,
-    precision: str,
-    autocast: bool,
-    checkpointing: bool | str,
-) -> tuple[int, int]:
-    """(activations, logits) of the model's own forward in `precision`, by counting what autograd saves."""
+def _saved(
+    config: dict[str, Any], s: Skeleton, method: MethodSpec, load: Load, precision: str, autocast: bool
+) -> Saved:
+    """What autograd keeps of the micro-batch in the model's own forward."""
     from tunesmith.train.cost.saved import saved
 
-    supervised = load.rows * load.answers
     row = saved(  # of one: what is not of a row (angles of positions) is within 1 % of the rest
         config, method, dtype=precision,
         rows=1, tokens=load.tokens, supervised=load.answers, autocast=autocast,
     )  # fmt: skip
-    found = replace(row, layer=load.rows * row.layer, rest=load.rows * row.rest)
+    return replace(row, layer=load.rows * row.layer, rest=load.rows * row.rest)
+
+
+def _plain(
+    s: Skeleton, method: MethodSpec, load: Load, precision: str, found: Saved, checkpointing: bool | str
+) -> tuple[int, int]:
+    """(activations, logits) of the model's own forward in `precision`."""
+    supervised = load.rows * load.answers
     stream = load.padded * s.hidden * (4 if precision == "fp32" else 2)
     if checkpointing == "selective":  # what products and attention gave is kept
         outputs = sum(x.outputs for x in s.linears) // max(1, s.layers) + s.heads * s.head_size
         stream += stream // s.hidden * outputs
     kept = s.layers * stream + found.layer if checkpointing else trained_layers(s, method) * found.layer
     logits = min(found.rest, 3 * 4 * supervised * s.vocabulary)
-    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary
+    head = _head_gradient(s, method)
+    return kept + (found.rest - logits) + found.layer // 2, logits + 2 * 4 * supervised * s.vocabulary + head
+
+
+def _head_gradient(s: Skeleton, method: MethodSpec) -> int:
+    """Of full fine-tuning, before it joins that of the embeddings."""
+    return 4 * s.vocabulary * s.hidden if method.kind == "full" and method.train_layers == "all" else 0
+
+
+def _holes(s: Skeleton, method: MethodSpec, found: Saved, trained: int, checkpointing: bool, bf16_weights: bool) -> int:
+    """What each layer's forward made and gave back lies between the inputs that checkpointing keeps; gradients of
+    their size fill some of it. Gradients of bf16 weights leave holes of their own once they are added in fp32."""
+    made = round(HOLES * trained_layers(s, method) * found.layer)
+    if bf16_weights:
+        return made + 2 * trained
+    return max(0, made - 4 * trained) if checkpointing else 0

@@ -24,6 +24,7 @@ from tunesmith.train.optimizers.catalog import Optimizer
 
 Master = Literal["fp32", "stochastic"]
 Make = Callable[[Mapping[str, nn.Parameter]], Optimizer]
+ROUNDED_TOGETHER = 1 << 20  # numbers
 DRAWN = "drawn"  # entry of an optimizer's memory: how often a weight was rounded by chance
 
 
@@ -114,16 +115,21 @@ class Masters(Optimizer):
         super().step()
         state = next(part.state for part in self.parts if copy in part.state)[copy]
         state[DRAWN] = state.get(DRAWN, 0) + 1
-        rounded = (
-            copy
-            if p.dtype == torch.float32
-            else stochastic(copy, generator(copy.device, self._seed, name, state[DRAWN]))
-        )
-        p.copy_(rounded)
+        if p.dtype == torch.float32:
+            p.copy_(copy)
+        else:
+            round_into(p, copy, generator(copy.device, self._seed, name, state[DRAWN]))
         copy.data, copy.grad = copy.data.new_empty(0), None
 
     def _copy(self, p: nn.Parameter) -> Tensor:
         return p.detach().to(self._place or p.device, torch.float32, copy=True)
+
+
+def round_into(weight: Tensor, values: Tensor, generator: torch.Generator) -> None:
+    """A part at a time: rounding takes four times the memory of what it rounds, and embeddings are large."""
+    rows = max(1, ROUNDED_TOGETHER * len(values) // max(1, values.numel())) if values.dim() else 1
+    for into, part in zip(torch.atleast_1d(weight).split(rows), torch.atleast_1d(values).split(rows), strict=True):
+        into.copy_(stochastic(part, generator))
 
 
 def stochastic(values: Tensor, generator: torch.Generator) -> Tensor:
