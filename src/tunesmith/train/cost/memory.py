@@ -32,7 +32,8 @@ LOGIT_ROWS = 256  # of logits that the flat path holds at a time, as in train/lo
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 HEAP = 1.15  # what the flat path's activations take of the heap, over their own bytes: blocks free and not given back
 COPIED_BYTES = 4  # of a bf16 weight's number while an optimizer steps a copy of it
-HOLES = 0.68  # of what a layer's forward makes: benchmarks/planner.py with and without another allocator
+HOLES = 0.68  # of what the layers' forward makes: benchmarks/planner.py with and without another allocator
+HOLES_BF16 = 2.7  # bytes of a bf16 weight whose gradients are summed in fp32, found in the same way
 ROW_BYTES, TOKEN_BYTES = 2_000, 45  # an example in Python: its texts; an id, a flag and their places
 PROGRAM = {"cpu": 520 << 20, "cuda": 800 << 20}  # on a GPU: its context and the libraries' work space
 UNSURE = {
@@ -260,14 +261,15 @@ def _plain(
 
 
 def _head_gradient(s: Skeleton, method: MethodSpec) -> int:
-    """Of full fine-tuning, before it joins that of the embeddings."""
-    return 4 * s.vocabulary * s.hidden if method.kind == "full" and method.train_layers == "all" else 0
+    """Of full fine-tuning where the head is the embeddings, before it joins theirs."""
+    tied = s.head == 0
+    return 4 * s.vocabulary * s.hidden if method.kind == "full" and method.train_layers == "all" and tied else 0
 
 
 def _holes(s: Skeleton, method: MethodSpec, found: Saved, trained: int, checkpointing: bool, bf16_weights: bool) -> int:
     """What each layer's forward made and gave back lies between the inputs that checkpointing keeps; gradients of
     their size fill some of it. Gradients of bf16 weights leave holes of their own once they are added in fp32."""
-    made = round(HOLES * trained_layers(s, method) * found.layer)
     if bf16_weights:
-        return made + 2 * trained
+        return round(HOLES_BF16 * trained)
+    made = round(HOLES * trained_layers(s, method) * found.layer)
     return max(0, made - 4 * trained) if checkpointing else 0
