@@ -29,6 +29,7 @@ deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason='needs pip install "tunesmith[deepspeed]"'
 )
 TWO = Exec(processes=2, engine="ddp", threads=1)
+FULL_DECAYED: dict[str, Any] = {"method": FULL, "lr": 1e-3, "weight_decay": 0.1}  # two groups: vectors do not decay
 SLOW = pytest.mark.slow
 ENGINES = [
     "ddp",
@@ -101,28 +102,28 @@ def test_two_ranks_are_one_process(
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_full_fine_tuning_on_two_ranks(tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName) -> None:
-    changes = {"method": FULL, "lr": 1e-3, "weight_decay": 0.1}
-    got = run(workspace(tmp_path / "two", engine=engine), dataset, tiny_llama, **changes)
-    assert_same(got, train(tmp_path / "one", dataset, tiny_llama, **changes))
+    got = run(workspace(tmp_path / "two", engine=engine), dataset, tiny_llama, **FULL_DECAYED)
+    assert_same(got, train(tmp_path / "one", dataset, tiny_llama, **FULL_DECAYED))
 
 
 @two_cores
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("changes", [{}, FULL_DECAYED], ids=["lora", "full"])
 def test_stopped_on_two_ranks_and_finished_on_one(
-    tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName
+    tmp_path: Path, dataset: Path, tiny_llama: Path, engine: EngineName, changes: dict[str, Any]
 ) -> None:
     """And begun on one, finished on two."""
-    want = train(tmp_path / "want", dataset, tiny_llama)
+    want = train(tmp_path / "want", dataset, tiny_llama, **changes)
     there = workspace(tmp_path / "there", engine=engine, save_every_s=0.0)
-    stopped_after(3, there, dataset, tiny_llama)
+    stopped_after(3, there, dataset, tiny_llama, **changes)
     assert any(there.state.glob("parts-*")) == (engine == "fsdp2")
     there.exec = Exec(threads=1)
-    assert_same(run(there, dataset, tiny_llama), want)
+    assert_same(run(there, dataset, tiny_llama, **changes), want)
     back = workspace(tmp_path / "back", engine="single", processes=1)
-    stopped_after(3, back, dataset, tiny_llama)
+    stopped_after(3, back, dataset, tiny_llama, **changes)
     back.exec = replace(TWO, engine=engine)
-    assert_same(run(back, dataset, tiny_llama), want)
+    assert_same(run(back, dataset, tiny_llama, **changes), want)
 
 
 @two_cores
@@ -140,14 +141,14 @@ def test_killed_on_two_ranks_and_finished_on_one(
     assert_same(run(work, dataset, tiny_llama), train(tmp_path / "want", dataset, tiny_llama))
 
 
-def stopped_after(step: int, work: Workspace, dataset: Path, base: Path) -> None:
+def stopped_after(step: int, work: Workspace, dataset: Path, base: Path, **changes: Any) -> None:
     def stop(done: float, total: float, label: str, **facts: Any) -> None:
         if label == "train" and done >= step:
             work.stop.set()
 
     work.progress = stop
     try:
-        run(work, dataset, base)
+        run(work, dataset, base, **changes)
     except Stopped:
         pass
     else:

@@ -127,6 +127,7 @@ class Zero(Ranks):
         steps = [s["step"] for s in self._engine.optimizer.optimizer.state.values() if "step" in s]
         if not steps:
             return found, "{}"
+        self._find_memory()
         for name, p in parameters.items():
             for entry in MOMENTS:
                 moment = self._deepspeed.utils.safe_get_full_optimizer_state(p, entry)
@@ -166,7 +167,13 @@ class Zero(Ranks):
             flats = list(self._engine.optimizer.fp32_partitioned_groups_flat)
         for flat in flats:
             inner.state[flat] = {"step": step.clone(), **{entry: torch.zeros_like(flat) for entry in MOMENTS}}
+        self._find_memory()
+
+    def _find_memory(self) -> None:
+        """Stage 2 notes where each weight's moments are once, after the first group's first step: those of other
+        groups are not made yet and would never be found."""
         if self.stage == 2:
+            self._engine.optimizer._hp_optimizer_states_linked = False
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     @staticmethod
