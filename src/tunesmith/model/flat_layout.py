@@ -49,7 +49,7 @@ class Span:
     prefix: int
     bounds: tuple[tuple[int, int], ...]  # of each document in the row
     longest: int  # n, rounded up
-    gather: Tensor | None  # [B*n] row of each padded place, counted from low; None where nothing is padded
+    gather: Tensor | None  # [B*n] row of each padded place, counted from low; None where nothing is padded, or B is 1
     scatter: Tensor | None  # [high-low] padded place of each row
     padding: Tensor | None  # padded places that hold no row
 
@@ -136,7 +136,7 @@ def _span(bounds: list[tuple[int, int]], prefix: int, longest: int) -> Span:
     lengths = torch.tensor([end - start for start, end in bounds])
     low, high = bounds[0][0], bounds[-1][1]
     gather = scatter = padding = None
-    if int(lengths.min()) < longest:
+    if len(bounds) > 1 and int(lengths.min()) < longest:
         place = torch.arange(longest)
         real = place[None, :] < lengths[:, None]  # [B, n]
         starts = torch.tensor([start for start, _ in bounds]) - low
