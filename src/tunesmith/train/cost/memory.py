@@ -40,7 +40,6 @@ UNSURE = {
     "cpu": 0.10,
     "cuda": 0.20,
 }  # share by which a counted sum may be off; the first as benchmarks/planner.py found
-UNSURE_BF16_WEIGHTS = 0.15  # of full fine-tuning: happened was 12 % above the parts that are known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +153,10 @@ def memory(
         one = _saved(config, skeleton, method, load, kept_in, autocast)
         activations, logits = _plain(skeleton, method, load, kept_in, one, checkpointing)
         if device == "cpu" and glibc:
-            holes = _holes(skeleton, method, one, trained, bool(checkpointing), full and trained_in == "bf16")
+            holes = _holes(
+                skeleton, method, one, activations, trained,
+                checkpointing=bool(checkpointing), bf16_weights=full and trained_in == "bf16",
+            )  # fmt: skip
     activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
     parts = {
         "weights": counting.base_bytes(skeleton, method, each)
@@ -174,8 +176,7 @@ def memory(
         parts["holes"] = holes
         held = sum(v for n, v in parts.items() if n not in ("weights", "program", "trained"))
         parts["file"] = _file(config, skeleton, method, path, each, held)
-    unsure = max(UNSURE[device], UNSURE_BF16_WEIGHTS if full and trained_in == "bf16" else 0.0)
-    return Memory(parts=parts, unsure=unsure, path=path)
+    return Memory(parts=parts, unsure=UNSURE[device], path=path)
 
 
 def _copies(s: Skeleton, method: MethodSpec, precision: str) -> int:
@@ -266,10 +267,19 @@ def _head_gradient(s: Skeleton, method: MethodSpec) -> int:
     return 4 * s.vocabulary * s.hidden if method.kind == "full" and method.train_layers == "all" and tied else 0
 
 
-def _holes(s: Skeleton, method: MethodSpec, found: Saved, trained: int, checkpointing: bool, bf16_weights: bool) -> int:
+def _holes(
+    s: Skeleton,
+    method: MethodSpec,
+    found: Saved,
+    activations: int,
+    trained: int,
+    *,
+    checkpointing: bool,
+    bf16_weights: bool,
+) -> int:
     """What each layer's forward made and gave back lies between the inputs that checkpointing keeps; gradients of
     their size fill some of it. Gradients of bf16 weights leave holes of their own once they are added in fp32."""
-    if bf16_weights:
-        return round(HOLES_BF16 * trained)
+    if bf16_weights:  # activations that outgrow the gradients fill these
+        return max(0, round(HOLES_BF16 * trained) - max(0, activations - 4 * trained))
     made = round(HOLES * trained_layers(s, method) * found.layer)
     return max(0, made - 4 * trained) if checkpointing else 0
