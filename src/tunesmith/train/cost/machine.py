@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import resource
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def free_bytes() -> int:
 
 def heap_is_glibc() -> bool:
     """Unless another allocator was put before it, which this process and those it starts then have."""
-    return not any(name in os.environ.get("LD_PRELOAD", "") for name in OTHER_HEAPS)
+    put_before = os.environ.get("LD_PRELOAD", "")
+    return platform.libc_ver()[0] == "glibc" and not any(name in put_before for name in OTHER_HEAPS)
 
 
 def on_gpu(device: str) -> bool:
