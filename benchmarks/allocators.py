@@ -1,7 +1,7 @@
 """Peak memory and time of real trainings on a CPU under other allocators than glibc's, each put before it by LD_PRELOAD.
 
     apt-get install libtcmalloc-minimal4 libmimalloc2.0 libjemalloc2
-    python benchmarks/allocators.py [--cases 'lora*'] [--steps 6]
+    python benchmarks/allocators.py [--cases 'lora*'] [--steps 3]
 
 Cases are those of planner.py, made-up rows on SmolLM2-135M-Instruct; each run is a process of its own, the allocators take
 turns, and times are of the processor. Use one thread (OMP_NUM_THREADS=1). Writes benchmarks/results/allocators.json.
@@ -42,6 +42,8 @@ def allocators() -> dict[str, str]:
         paths = sorted(p for folder in Path("/usr/lib").glob("*-linux-gnu") for p in folder.glob(pattern))
         if paths:
             found[name] = str(paths[0])
+        else:
+            print(f"{name} is not installed ({pattern}) and is left out", file=sys.stderr)
     return found
 
 
@@ -59,7 +61,7 @@ def measured(case: planner.Case, library: str, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="*", metavar="PATTERN")
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=3)
     options = parser.parse_args()
     libraries = allocators()
     rows: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8"))["rows"] if RESULT.exists() else {}

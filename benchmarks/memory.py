@@ -4,7 +4,8 @@
 
 A small optimizer step, then one of made-up examples of 256 tokens, half of them trained, all in one micro-batch. Each
 measurement is a process of its own and its peak the resident memory the kernel counted, the program itself included.
-Writes benchmarks/results/memory.json.
+"stepping" arms are of an optimizer alone: what its second step of these embeddings takes besides, in bytes a number, which
+the planner counts (`passing` in train/optimizers/names.py). Writes benchmarks/results/memory.json.
 """
 
 from __future__ import annotations
@@ -36,7 +37,26 @@ ARMS: dict[str, dict[str, Any]] = {
     "full, 1 at once, bf16 weights, stochastic": FULL
     | {"precision": "bf16", "weights": "bf16", "master": "stochastic"},
     "full, 4 at once, 128 tokens": FULL | {"at_once": 4, "length": 128},
-}
+} | {f"stepping, {name}": {"stepping": name} for name in ("adamw", "adafactor", "lion", "schedule_free", "adamw_8bit")}
+EMBEDDINGS = (49152, 576)  # SmolLM2-135M's
+
+
+def stepping(name: str) -> dict[str, float]:
+    import torch
+
+    from tunesmith.train.cost import machine
+    from tunesmith.train.optimizers.catalog import make
+
+    weight = torch.nn.Parameter(torch.randn(EMBEDDINGS))
+    weight.grad = torch.randn(EMBEDDINGS)
+    optimizer = make(name, {"model.embed_tokens.weight": weight}, weight_decay=0.01)
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-5
+    optimizer.step()  # after it, the optimizer remembers
+    machine.forget_peak()
+    before = machine.resident_bytes()
+    optimizer.step()
+    return {"bytes_each": round((machine.peak_mib() * machine.MIB - before) / weight.numel(), 1)}
 
 
 def one(a: dict[str, Any]) -> dict[str, Any]:
@@ -73,7 +93,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="also what was measured before")
     a = parser.parse_args()
     if a.one:
-        print(json.dumps(one(json.loads(a.one))))
+        arm = json.loads(a.one)
+        print(json.dumps(stepping(arm["stepping"]) if "stepping" in arm else one(arm)))
         return
     found: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     for name, arm in ARMS.items():

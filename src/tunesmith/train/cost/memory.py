@@ -154,7 +154,7 @@ def memory(
         activations, logits = _plain(skeleton, method, load, kept_in, one, checkpointing)
         if device == "cpu" and glibc:
             holes = _holes(
-                skeleton, method, one, activations, trained,
+                trained_layers(skeleton, method) * one.layer, activations, trained,
                 checkpointing=bool(checkpointing), bf16_weights=full and trained_in == "bf16",
             )  # fmt: skip
     activations = round(activations * (HEAP if device == "cpu" and flat else 1.0))
@@ -267,19 +267,10 @@ def _head_gradient(s: Skeleton, method: MethodSpec) -> int:
     return 4 * s.vocabulary * s.hidden if method.kind == "full" and method.train_layers == "all" and tied else 0
 
 
-def _holes(
-    s: Skeleton,
-    method: MethodSpec,
-    found: Saved,
-    activations: int,
-    trained: int,
-    *,
-    checkpointing: bool,
-    bf16_weights: bool,
-) -> int:
-    """What each layer's forward made and gave back lies between the inputs that checkpointing keeps; gradients of
-    their size fill some of it. Gradients of bf16 weights leave holes of their own once they are added in fp32."""
-    if bf16_weights:  # activations that outgrow the gradients fill these
+def _holes(made: int, activations: int, trained: int, *, checkpointing: bool, bf16_weights: bool) -> int:
+    """`made`: by all layers' forward. What was given back of it lies between the inputs that checkpointing keeps;
+    gradients of its size fill some. Gradients of bf16 weights leave holes of their own once they are added in fp32, which
+    activations that outgrow the gradients fill."""
+    if bf16_weights:
         return max(0, round(HOLES_BF16 * trained) - max(0, activations - 4 * trained))
-    made = round(HOLES * trained_layers(s, method) * found.layer)
-    return max(0, made - 4 * trained) if checkpointing else 0
+    return max(0, round(HOLES * made) - 4 * trained) if checkpointing else 0

@@ -15,7 +15,9 @@ class Kind:
     summary: str
     bytes_each: float  # of a matrix; adafactor keeps a row and a column only
     lr_factor: float  # usual rate as a multiple of AdamW's
-    passing: int = 0  # bytes of a number of the largest weight while it is stepped, measured on embeddings
+    passing: int = (
+        0  # bytes of a number of the largest weight while it is stepped: benchmarks/memory.py --only stepping
+    )
 
 
 OPTIMIZERS: dict[str, Kind] = {
