@@ -1,7 +1,7 @@
 """Causal attention of one packed row, in blocks of queries that are multiplied with no key behind them.
 
 Half of the scores of a causal product are thrown away, and what is left of a long document does not fit the cache:
-taken whole, documents of 395 tokens cost 1.9 times as much as here, and torch's own fused kernel 1.4 times, forward and
+taken whole, documents of 395 tokens cost 1.8 times as much as here, and torch's own fused kernel 1.6 times, forward and
 backward (SmolLM2-135M's heads, fp32; benchmarks/attention.py). Up to KEPT_KEYS keys the backward reads the probabilities
 that the forward kept; beyond, it makes them again, so that memory grows with the length and not with its square.
 
@@ -20,7 +20,7 @@ from tunesmith.model.flat_layout import Packed, Span
 
 BLOCK = 64  # queries; 48 to 96 are equally fast
 KEPT_KEYS = 512
-ROUND_KEYS = 8  # rows of scores that begin at odd places in memory cost products a third of their speed
+ROUND_KEYS = 8  # a product writes rows of scores more slowly where they begin at odd places in memory
 
 
 @dataclass(frozen=True, slots=True)
